@@ -1,0 +1,102 @@
+"""Protocol version 5 on the wire: bytes to values and values to bytes, nothing else.
+
+Nothing here does input or output or reads a clock.  Decoders raise
+:class:`~n2n.errors.MalformedDatagram` for whatever a stranger may send; encoders raise
+:class:`~n2n.errors.LocalProtocolError` for what the protocol cannot carry.
+"""
+
+from __future__ import annotations
+
+from n2n.wire.codec import MESSAGE_OF, Packet, build, decode, encode, parse
+from n2n.wire.constants import (
+    DEFAULT_TTL,
+    FLAG_EXTENDED,
+    FLAG_SUPERNODE,
+    MAX_DATAGRAM,
+    PROTOCOL_VERSION,
+    PROTOV_SIZE,
+    VFUZE_MARK,
+    VFUZE_SIZE,
+    P2PStatus,
+    PacketType,
+    PeerEvent,
+)
+from n2n.wire.hashes import clean_name, community_id, derive_mac, name_bytes, name_of, virtual_network
+from n2n.wire.headers import ProtoV, VFuze, mark_relayed
+from n2n.wire.messages import (
+    GoTime,
+    HeartbeatPulse,
+    Lease,
+    LeaseEdgeInfos,
+    LeasesInfos,
+    LeaseWithEdgeInfos,
+    OnlineCheck,
+    P2PCommunityDatas,
+    P2PFullState,
+    Peer,
+    PeerCachedInfo,
+    PeerInfo,
+    PeerInfoList,
+    PeerListRequest,
+    PeerP2PInfos,
+    PeerToPing,
+    RegisterRequest,
+    RegisterResponse,
+    SNPublicSecret,
+    UDPAddr,
+    UnregisterRequest,
+    from_peer,
+    to_peer,
+)
+
+__all__ = [
+    "DEFAULT_TTL",
+    "FLAG_EXTENDED",
+    "FLAG_SUPERNODE",
+    "MAX_DATAGRAM",
+    "MESSAGE_OF",
+    "PROTOCOL_VERSION",
+    "PROTOV_SIZE",
+    "VFUZE_MARK",
+    "VFUZE_SIZE",
+    "GoTime",
+    "HeartbeatPulse",
+    "Lease",
+    "LeaseEdgeInfos",
+    "LeaseWithEdgeInfos",
+    "LeasesInfos",
+    "OnlineCheck",
+    "P2PCommunityDatas",
+    "P2PFullState",
+    "P2PStatus",
+    "Packet",
+    "PacketType",
+    "Peer",
+    "PeerCachedInfo",
+    "PeerEvent",
+    "PeerInfo",
+    "PeerInfoList",
+    "PeerListRequest",
+    "PeerP2PInfos",
+    "PeerToPing",
+    "ProtoV",
+    "RegisterRequest",
+    "RegisterResponse",
+    "SNPublicSecret",
+    "UDPAddr",
+    "UnregisterRequest",
+    "VFuze",
+    "build",
+    "clean_name",
+    "community_id",
+    "decode",
+    "derive_mac",
+    "encode",
+    "from_peer",
+    "mark_relayed",
+    "name_bytes",
+    "name_of",
+    "parse",
+    "to_peer",
+    "virtual_network",
+]
