@@ -1,0 +1,500 @@
+"""An edge, as far as it decides anything: registration, peers, direct paths, what the supernode is told.
+
+Everything comes in as calls and goes out as the actions of :mod:`n2n.proto.actions`; the core does no input or output,
+reads no clock and draws no random numbers.  Frames are the data plane's: the core only tells it who the peers are and
+which way to send to each.
+
+What arrives is judged in :mod:`~n2n.proto.edge_inbox`; the conversation with the supernode follows the table of
+:mod:`~n2n.proto.registration`; the peers and the ways to them are :mod:`~n2n.proto.edge_mesh`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final, Generic, TypeVar
+
+from n2n.errors import MalformedDatagram
+from n2n.proto.actions import Configure, EdgeAction, Resolve, SetSupernode
+from n2n.proto.edge_inbox import Inbox
+from n2n.proto.edge_mesh import Mesh
+from n2n.proto.edge_outbox import Outbox
+from n2n.proto.edge_settings import EdgeSettings
+from n2n.proto.pacing import Question
+from n2n.proto.peers import PeerView
+from n2n.proto.registration import Do, EdgeState, Registration, RegistrationView, Trigger, check_address
+from n2n.types import Endpoint, Instant, MacAddress
+from n2n.wire import (
+    HeartbeatPulse,
+    LeasesInfos,
+    P2PCommunityDatas,
+    P2PFullState,
+    PacketType,
+    PeerEvent,
+    PeerInfoList,
+    PeerListRequest,
+    PeerToPing,
+    ProtoV,
+    RegisterRequest,
+    RegisterResponse,
+    SNPublicSecret,
+    UnregisterRequest,
+)
+
+__all__ = ["Answer", "EdgeCore", "EdgeSettings", "EdgeState", "PeerView", "RegistrationView"]
+
+_Message = TypeVar("_Message")
+#: Longest public key that is looked at, in bytes of PEM text; 8192 bits of RSA take 1.5 KiB.
+_KEY_LIMIT: Final = 4096
+#: Unanswered questions after which a supernode that is otherwise silent counts as lost.
+_LOST_AFTER: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[_Message]):
+    """The last answer to a question made on demand, and when it came (Unix seconds)."""
+
+    message: _Message
+    at: float
+
+
+class EdgeCore:
+    """One edge in one community.
+
+    Args:
+        settings: see :class:`~n2n.proto.edge_settings.EdgeSettings`.
+        encrypt: seals bytes for the owner of a public key (PEM), freshly each time; raises an N2NError (such as
+            MalformedDatagram) if that is no usable key.
+        sequence: returns the next sequence number of ProtoV packets, which the data plane counts as well.
+        token: returns text for the end of ping check ids that nobody can predict, another each time (say 16 hexadecimal
+            digits from `secrets`).
+        jitter: returns a number in [0, 1) that spreads repeated questions of many edges; without it nothing is spread.
+
+    All methods that take `now` must be given moments that do not go back.
+    """
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        encrypt: Callable[[bytes, bytes], bytes],
+        sequence: Callable[[], int],
+        token: Callable[[], str],
+        jitter: Callable[[], float] = lambda: 0.5,
+    ) -> None:
+        self.settings: Final = settings
+        self._out = Outbox(settings, encrypt, sequence)
+        self._inbox = Inbox(self._out, self)
+        self._mesh = Mesh(settings, self._out, token, jitter)
+        self._registration = Registration(settings.asking, settings.refused, jitter)
+        self._address: tuple[IPv4Address, int] | None = None
+        self._key: bytes | None = settings.known_key
+        self._sealed: bytes | None = None  # the machine id for the key that just came, to be used once
+        self._registered_at: float | None = None
+        self._heard_at = 0.0
+        self._list = Question(settings.listing, jitter)
+        self._awaited: dict[PacketType, float] = {}
+        self._full_state: Answer[P2PFullState] | None = None
+        self._leases: Answer[LeasesInfos] | None = None
+        # Loops, in the order in which they run when several are due: name -> monotonic seconds.
+        self._due: dict[str, float] = {}
+        self._loops: Final[tuple[tuple[str, Callable[[Instant], None]], ...]] = (
+            ("state", self._on_state_timer),
+            ("heartbeat", self._on_heartbeat_timer),
+            ("doubt", self._on_doubt_timer),
+            ("list", self._on_list_timer),
+            ("sweep", self._on_sweep_timer),
+            ("ping", self._on_ping_timer),
+        )
+
+    # -- life
+
+    def start(self, now: Instant) -> None:
+        """Begin.  Asks for the supernode's address unless `set_supernode` has told it already."""
+        if self._out.supernode is None:
+            self._step(Trigger.START, now)
+        elif self.state is EdgeState.IDLE:
+            self._registration.step(Trigger.START, now)
+            self._step(Trigger.RESOLVED, now)
+
+    def set_supernode(self, endpoint: Endpoint, now: Instant) -> None:
+        """The supernode is at `endpoint`: the answer to `Resolve`, or a change of mind.
+
+        The address in use changes nothing; another one starts the registration there.  Direct paths stay.
+        """
+        if self.state is EdgeState.CLOSED:
+            return
+        if endpoint != self._out.supernode:
+            self._out.supernode = endpoint
+            self._out.act(SetSupernode(endpoint))
+            self._out.note("info", "supernode", endpoint=str(endpoint))
+        elif self.state is not EdgeState.RESOLVING:
+            return
+        self._step(Trigger.RESOLVED, now)
+
+    def network_changed(self, now: Instant, reason: str = "network_changed") -> None:
+        """Our host's address changed, or it woke up: register again, and find every direct path again."""
+        self._step(Trigger.MOVED, now, reason)
+        self._mesh.restart_paths(reason, now)
+        if "ping" in self._due:
+            self._due["ping"] = now.mono
+
+    def close(self, now: Instant) -> None:
+        """End; says goodbye to the supernode, if it ever knew us."""
+        self._step(Trigger.CLOSE, now)
+        self._due.clear()
+        self._awaited.clear()
+
+    # -- the common shape of cores
+
+    def receive(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
+        """Take a datagram from the network.  Never raises, whatever it holds."""
+        if self.state in (EdgeState.IDLE, EdgeState.CLOSED):
+            self._out.count("inactive")
+            return
+        self._inbox.receive(datagram, source, now)
+
+    def handle_timer(self, now: Instant) -> None:
+        """Do what is due."""
+        deadline = self._registration.deadline
+        if deadline is not None and deadline <= now.mono:
+            self._carry_out(self._registration.timeout(now), now)
+        for name, loop in self._loops:
+            due = self._due.get(name)
+            if due is not None and due <= now.mono:
+                loop(now)
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is to be called next (monotonic seconds), or None."""
+        times = list(self._due.values())
+        if self._registration.deadline is not None:
+            times.append(self._registration.deadline)
+        return min(times, default=None)
+
+    def drain(self) -> list[EdgeAction]:
+        """Hand over what is to be done, in order."""
+        return self._out.drain()
+
+    # -- views
+
+    @property
+    def state(self) -> EdgeState:
+        """How far the edge has got."""
+        return self._registration.state
+
+    @property
+    def mac(self) -> MacAddress:
+        """Its address in the community, for the TAP device."""
+        return self._out.mac
+
+    @property
+    def community_id(self) -> int:
+        """The id of the community in packet headers."""
+        return self._out.community
+
+    @property
+    def address(self) -> tuple[IPv4Address, int] | None:
+        """The virtual address and prefix length last given, kept while registering again."""
+        return self._address
+
+    @property
+    def supernode(self) -> Endpoint | None:
+        """Where the supernode is."""
+        return self._out.supernode
+
+    @property
+    def supernode_key(self) -> bytes | None:
+        """The supernode's public key (PEM as on the wire), for `known_key` of the next run."""
+        return self._key
+
+    @property
+    def reflexive(self) -> Endpoint | None:
+        """Our own endpoint, as the supernode sees it."""
+        return self._mesh.reflexive
+
+    @property
+    def full_state(self) -> Answer[P2PFullState] | None:
+        """The last answer to `ask_full_state`."""
+        return self._full_state
+
+    @property
+    def leases(self) -> Answer[LeasesInfos] | None:
+        """The last answer to `ask_leases`."""
+        return self._leases
+
+    def awaiting(self, kind: PacketType, now: Instant) -> bool:
+        """Whether an answer to `ask_full_state` or `ask_leases` may still come."""
+        return now.mono < self._awaited.get(kind, -math.inf)
+
+    def registration(self, now: Instant) -> RegistrationView:
+        """Where the registration stands, and why."""
+        return self._registration.view(now)
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """The other edges, as the supernode tells of them, and the way to each."""
+        return self._mesh.views()
+
+    def counters(self) -> dict[str, int]:
+        """What was sent, and what was ignored for which reason; the names are COUNTERS of `edge_settings`."""
+        return self._out.counters()
+
+    # -- on demand
+
+    def ask_full_state(self, now: Instant) -> bool:
+        """Ask how all edges see each other; False if not registered, or if an answer is awaited already."""
+        kind = PacketType.P2P_FULL_STATE
+        empty = P2PCommunityDatas(reachables={}, unreachables={})
+        return self._ask_once(kind, P2PFullState(self.settings.community, True, empty), now)
+
+    def ask_leases(self, now: Instant) -> bool:
+        """Ask who holds which address; False if not registered, or if an answer is awaited already."""
+        return self._ask_once(PacketType.LEASES_INFOS, LeasesInfos(True, self.settings.community), now)
+
+    def ask_peers(self, now: Instant) -> bool:
+        """Ask for the list of peers now; False if not registered."""
+        if self.state is not EdgeState.REGISTERED:
+            return False
+        self._ask_list(now)
+        return True
+
+    def _ask_once(self, kind: PacketType, message: object, now: Instant) -> bool:
+        if self.state is not EdgeState.REGISTERED or self.awaiting(kind, now):
+            return False
+        self._awaited[kind] = now.mono + self.settings.answer_wait
+        return self._out.tell_supernode(kind, message, now)
+
+    # -- registration
+
+    def _step(self, trigger: Trigger, now: Instant, reason: str = "") -> None:
+        self._carry_out(self._registration.step(trigger, now, reason), now)
+
+    def _carry_out(self, todo: tuple[Do, ...], now: Instant) -> None:
+        for do in todo:
+            if do is Do.RESOLVE:
+                self._out.act(Resolve())
+            elif do is Do.ASK_KEY:
+                self._out.tell_supernode(PacketType.SN_PUBLIC_SECRET, SNPublicSecret(is_request=True), now)
+            elif do is Do.REGISTER:
+                self._register(now)
+            elif do is Do.WELCOME:
+                self._welcome(now)
+            elif do is Do.LEAVE and self._registered_at is not None:
+                self._unregister(now)
+
+    def _seal(self) -> bytes | None:
+        """The machine id for the supernode, freshly sealed; None if there is no key to do it with."""
+        sealed, self._sealed = self._sealed, None
+        if sealed is None and self._key is not None:
+            sealed = self._out.sealed_machine_id(self._key)
+        return sealed
+
+    def _register(self, now: Instant) -> None:
+        settings = self.settings
+        if (sealed := self._seal()) is not None:
+            request = RegisterRequest(str(self.mac), settings.name, settings.community, sealed)
+            self._out.tell_supernode(PacketType.REGISTER_REQUEST, request, now)
+
+    def _unregister(self, now: Instant) -> None:
+        if (sealed := self._seal()) is not None:
+            request = UnregisterRequest(str(self.mac), self.settings.community, sealed)
+            self._out.tell_supernode(PacketType.UNREGISTER_REQUEST, request, now)
+
+    def _welcome(self, now: Instant) -> None:
+        settings = self.settings
+        first = self._registered_at is None
+        self._registered_at = self._heard_at = now.mono
+        self._due.pop("doubt", None)
+        if first:
+            self._due["state"] = now.mono + settings.state_interval
+            self._due["heartbeat"] = now.mono + settings.heartbeat
+            self._due["ping"] = now.mono + settings.ping_interval
+        elif len(self._mesh):
+            self._mesh.dirty = True  # it may be a supernode that was started again, which knows nothing of it
+        assert self._address is not None
+        self._out.note("info", "registered", ip=str(self._address[0]), prefix=self._address[1], again=not first)
+        self._list.end()
+        self._ask_list(now)
+
+    # -- what the inbox hands over (see edge_inbox.EdgeLogic)
+
+    def wants(self, kind: PacketType) -> bool:
+        """Whether a message of this type was asked for, or may come unasked."""
+        if kind is PacketType.SN_PUBLIC_SECRET:
+            return self.state is EdgeState.KEY
+        if kind is PacketType.REGISTER_RESPONSE:
+            return self.state in (EdgeState.REGISTERING, EdgeState.REFUSED)
+        if kind is PacketType.RETRY_REGISTER:
+            return self.state is EdgeState.REGISTERED
+        return kind is PacketType.PEER_INFO or kind in self._awaited
+
+    def heard_supernode(self, now: Instant) -> None:
+        """Something came that only the supernode sends."""
+        self._heard_at = now.mono
+
+    def on_key(self, message: SNPublicSecret, now: Instant) -> None:
+        """The supernode's key, which we asked for."""
+        key = message.pem_data
+        sealed = None
+        if not message.is_request and len(key) <= _KEY_LIMIT:
+            sealed = self._out.sealed_machine_id(key)
+        if sealed is None:
+            self._out.count("key_bad")
+            return
+        if self._key is not None and key != self._key:
+            prints = {"known": _fingerprint(self._key), "new": _fingerprint(key)}
+            if not self.settings.accept_new_key:
+                self._out.count("key_changed")
+                self._out.note("error", "supernode_key_refused", **prints)
+                self._step(Trigger.REFUSED, now, "supernode_key_changed")
+                return
+            self._out.note("warning", "supernode_key_changed", **prints)
+        elif self._key is None:
+            self._out.note("info", "supernode_key", new=_fingerprint(key))
+        self._key, self._sealed = key, sealed
+        self._step(Trigger.KEY, now)
+
+    def on_response(self, message: RegisterResponse, now: Instant) -> None:
+        """The supernode's answer to our registration."""
+        if not message.is_register_ok:
+            self._out.note("error", "register_refused", community=self.settings.community)
+            self._step(Trigger.REFUSED, now)
+            return
+        try:
+            address = check_address(message, self.settings.address_ranges)
+        except MalformedDatagram as error:
+            self._out.count("response_bad")
+            self._out.note("error", "address_refused", why=str(error))
+            self._step(Trigger.REFUSED, now, "bad_address")
+            return
+        if address != self._address:
+            before, self._address = self._address, address
+            self._out.act(Configure(*address))
+            if before is not None:
+                self._out.note("warning", "address_changed", before=f"{before[0]}/{before[1]}", ip=str(address[0]))
+        self._step(Trigger.ACCEPTED, now)
+
+    def on_told(self, message: None, now: Instant) -> None:
+        """The supernode says that it does not know us."""
+        doubt_until = (self._registered_at or 0.0) + self.settings.told_gap
+        if now.mono < doubt_until:
+            # It may answer a packet from before; if it is true, the heartbeat will bring the same answer.
+            self._out.count("told_early")
+            self._due["doubt"] = doubt_until
+            return
+        self._out.note("info", "told_to_register")
+        self._step(Trigger.TOLD, now)
+
+    def on_peers(self, message: PeerInfoList, now: Instant) -> None:
+        """A list of peers, or news of one."""
+        if message.event_type != PeerEvent.LIST:
+            self._mesh.take_event(message, now)
+            return
+        if self._list.asked is None:
+            self._out.count("list_unasked")
+            return
+        moved = self._mesh.take_list(message, self._list.asked, now)
+        self._list.end()
+        self._due["list"] = now.mono + self.settings.list_refresh
+        if self._mesh.doubtful:
+            self._due["sweep"] = now.mono + self.settings.answer_wait
+        if moved:
+            # A v5 supernode takes our VFuze packets only from where we registered (WIRE 12).
+            self._out.note("info", "moved", endpoint=str(self._mesh.reflexive))
+            self._step(Trigger.MOVED, now)
+
+    def on_full_state(self, message: P2PFullState, now: Instant) -> None:
+        """How all edges see each other."""
+        if message.is_request or message.p2p_community_datas.reachables is None:
+            self._out.count("full_state_bad")
+        elif self._awaited.pop(PacketType.P2P_FULL_STATE) < now.mono:
+            self._out.count("full_state_unasked")
+        else:
+            self._full_state = Answer(message, now.wall)
+
+    def on_leases(self, message: LeasesInfos, now: Instant) -> None:
+        """Who holds which address."""
+        if message.is_request:
+            self._out.count("leases_bad")
+        elif self._awaited.pop(PacketType.LEASES_INFOS) < now.mono:
+            self._out.count("leases_unasked")
+        else:
+            self._leases = Answer(message, now.wall)
+
+    def on_ping(self, message: PeerToPing, header: ProtoV, source: Endpoint, now: Instant) -> None:
+        """A ping or a pong for us."""
+        relayed = header.from_supernode
+        if message.is_pong:
+            self._mesh.take_pong(message, header.source, source, relayed, now)
+            return
+        known = self._mesh.take_ping(message, header.source, source, relayed, now)
+        if not known and self.state is EdgeState.REGISTERED and now.mono - self._list.last >= self.settings.list_gap:
+            self._ask_list(now)  # the news of it was lost, perhaps
+
+    # -- loops
+
+    def _tick(self, name: str, period: float, now: Instant) -> None:
+        """Put a loop off to the next point of its grid after `now`."""
+        due = self._due[name]
+        self._due[name] = due + period * (math.floor((now.mono - due) / period) + 1)
+
+    def _on_state_timer(self, now: Instant) -> None:
+        self._tick("state", self.settings.state_interval, now)
+        if self.state is EdgeState.REGISTERED:
+            self._mesh.tell_state(now)
+
+    def _on_ping_timer(self, now: Instant) -> None:
+        self._tick("ping", self.settings.ping_interval, now)
+        self._mesh.ping_round(now)
+
+    def _on_heartbeat_timer(self, now: Instant) -> None:
+        self._tick("heartbeat", self.settings.heartbeat, now)
+        if self.state is not EdgeState.REGISTERED:
+            return
+        self._beat(now)
+        if now.mono - self._heard_at >= self.settings.liveness_beats * self.settings.heartbeat:
+            self._ask_list(now)  # heartbeats are not answered; the list is
+
+    def _on_doubt_timer(self, now: Instant) -> None:
+        del self._due["doubt"]
+        if self.state is EdgeState.REGISTERED:
+            self._beat(now)
+
+    def _beat(self, now: Instant) -> None:
+        if (sealed := self._seal()) is not None:
+            pulse = HeartbeatPulse(str(self.mac), self.settings.community, sealed)
+            self._out.tell_supernode(PacketType.HEARTBEAT, pulse, now)
+
+    def _ask_list(self, now: Instant) -> None:
+        """Ask for the list of peers, unless it is awaited already; it is asked again until it comes."""
+        if self._list.asked is None:
+            self._send_list_request(now)
+
+    def _send_list_request(self, now: Instant) -> None:
+        self._due["list"] = self._list.ask(now.mono)
+        self._out.tell_supernode(PacketType.PEER_LIST_REQUEST, PeerListRequest(self.settings.community), now)
+
+    def _on_list_timer(self, now: Instant) -> None:
+        """The list was not answered, or is old."""
+        asked = self._list.asked
+        if self.state is not EdgeState.REGISTERED:
+            del self._due["list"]  # being registered again brings a new list
+            self._list.end()
+        elif asked is not None and self._list.attempts >= _LOST_AFTER and self._heard_at < asked:
+            del self._due["list"]
+            self._list.end()
+            self._out.note("warning", "supernode_silent", seconds=round(now.mono - self._heard_at, 3))
+            self._step(Trigger.SILENT, now)
+        else:
+            self._send_list_request(now)
+
+    def _on_sweep_timer(self, now: Instant) -> None:
+        del self._due["sweep"]
+        self._mesh.sweep(now)
+
+
+def _fingerprint(key: bytes) -> str:
+    """SHA-256 of a key's PEM text, for people to compare."""
+    return hashlib.sha256(key).hexdigest()
