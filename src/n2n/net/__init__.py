@@ -1,0 +1,39 @@
+"""The kernel's side of the network: TAP devices, links and addresses, UDP sockets, ARP.
+
+>>> from n2n.net import gratuitous_arp
+>>> from n2n.types import MacAddress
+>>> from ipaddress import IPv4Address
+>>> len(gratuitous_arp(MacAddress.parse("0a:68:97:74:d5:44"), IPv4Address("10.171.51.1")))
+42
+"""
+
+from n2n.net.arp import gratuitous_arp, send_gratuitous_arp
+from n2n.net.link import (
+    LinkInfo,
+    configure,
+    interface_down,
+    interface_up,
+    link_info,
+    remove_address,
+    routes_clashing,
+)
+from n2n.net.tap import Tap
+from n2n.net.udp import SocketBuffers, open_udp, open_udp_group, resolve, socket_buffers
+
+__all__ = [
+    "LinkInfo",
+    "SocketBuffers",
+    "Tap",
+    "configure",
+    "gratuitous_arp",
+    "interface_down",
+    "interface_up",
+    "link_info",
+    "open_udp",
+    "open_udp_group",
+    "remove_address",
+    "resolve",
+    "routes_clashing",
+    "send_gratuitous_arp",
+    "socket_buffers",
+]

@@ -1,0 +1,32 @@
+"""What a supernode keeps on disk: leases, networks, and its key.
+
+Open the store first: it locks the directory, so that of two supernodes only one makes the key.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> with tempfile.TemporaryDirectory() as folder, SqliteStore(Path(folder) / LEASES_FILE) as store:
+...     store.load_leases()
+[]
+"""
+
+from typing import Final
+
+from n2n.store.directory import DirectoryLock
+from n2n.store.keyfile import load_or_make_key
+from n2n.store.lease_store import LeaseStore, MemoryStore, StoreAction
+from n2n.store.sqlite import SqliteStore
+
+__all__ = [
+    "KEY_FILE",
+    "LEASES_FILE",
+    "DirectoryLock",
+    "LeaseStore",
+    "MemoryStore",
+    "SqliteStore",
+    "StoreAction",
+    "load_or_make_key",
+]
+
+#: Names of the files in a supernode's state directory.
+LEASES_FILE: Final = "leases.sqlite"
+KEY_FILE: Final = "supernode-key.pem"
