@@ -1,0 +1,260 @@
+"""What an edge and a supernode can be told: every key with its kind and its default.
+
+The names and defaults that protocol v5 has are v5's.
+"""
+# ruff: noqa: RUF009  (`_key` only wraps dataclasses.field)
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+from n2n.config import kinds
+from n2n.config.kinds import Kind
+from n2n.errors import ConfigError
+from n2n.proto.limits import Rate
+from n2n.proto.supernode import SupernodeSettings
+from n2n.wire.hashes import clean_name
+
+__all__ = ["EdgeConfig", "SupernodeConfig", "default_run_dir", "default_state_dir", "kinds_of"]
+
+_CORE: Final = SupernodeSettings()
+_SYSTEM_RUN_DIR: Final = Path("/run/n2n")
+_SYSTEM_STATE_DIR: Final = Path("/var/lib/n2n")
+#: Largest frame that the data plane carries is 9018 bytes: 14 of Ethernet header and 4 of one VLAN tag around this.
+_LARGEST_MTU: Final = 9000
+#: Every IPv4 host takes datagrams of this size (RFC 791).
+_SMALLEST_MTU: Final = 576
+_BUFFERS: Final = kinds.integer(4096, 1 << 30)
+_LEVELS: Final = kinds.choice("debug", "info", "warning", "error")
+_PREFIX: Final = kinds.integer(8, 30)
+_EXPIRY: Final = kinds.duration(1, 7 * 86400)
+_CLEANUP: Final = kinds.duration(0.1, 86400)
+_FORMATS: Final = kinds.choice("text", "json")
+_CIPHERS: Final = kinds.choice("auto", "libcrypto", "ipsec-mb")
+_LIMIT: Final = kinds.integer(1, 10_000_000)
+#: The data plane's table has no room for more.
+_EDGES: Final = kinds.integer(1, 1 << 20)
+_RATE: Final = kinds.number(0.001, 1_000_000)
+
+
+def default_run_dir(env: Mapping[str, str] | None = None) -> Path:
+    """Where control sockets lie: /run/n2n for root, else n2n in XDG_RUNTIME_DIR, else a directory in /tmp.
+
+    (The variable N2N_RUN_DIR is the configuration key `run_dir`, and comes before this.)
+    """
+    if os.geteuid() == 0:
+        return _SYSTEM_RUN_DIR
+    runtime = (os.environ if env is None else env).get("XDG_RUNTIME_DIR")
+    # Whoever makes it there must make it 0700 and check its owner.
+    return Path(runtime) / "n2n" if runtime else Path(f"/tmp/n2n-{os.geteuid()}")  # noqa: S108
+
+
+def default_state_dir(env: Mapping[str, str] | None = None) -> Path:
+    """Where a supernode keeps leases and its key: /var/lib/n2n for root, else n2n in XDG_STATE_HOME.
+
+    XDG_STATE_HOME is ~/.local/state where it is not set (XDG Base Directory Specification).
+    """
+    if os.geteuid() == 0:
+        return _SYSTEM_STATE_DIR
+    state = (os.environ if env is None else env).get("XDG_STATE_HOME")
+    return (Path(state) if state else _in_home(".local/state")) / "n2n"
+
+
+def _in_home(below: str) -> Path:
+    try:
+        return Path.home() / below
+    except RuntimeError:  # no such user, no HOME: whoever opens it will say so
+        return Path("~") / below
+
+
+def _default_machine_id_file() -> Path:
+    return _in_home(".n2n-go/machine-id")
+
+
+def _default_edge_id() -> str:
+    return clean_name(socket.gethostname()) or "edge"
+
+
+def _key(kind: Kind, default: Any = None, *, factory: Callable[[], Any] | None = None, required: bool = False) -> Any:
+    about: dict[str, Any] = {"metadata": {"kind": kind}, "repr": not kind.secret}
+    if not required:
+        about |= {"default": default} if factory is None else {"default_factory": factory}
+    return field(**about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeConfig:
+    """Settings of an edge.  Durations are in seconds, sizes in bytes.
+
+    Args:
+        community: name of the network to join.
+        supernode_addr: where to register, ``host:port``.
+        edge_id: what it calls itself; by default the host's name.
+        local_port: UDP port; 0: the kernel chooses.
+        bind: IP address of this host to send from; empty: every one.
+        enable_vfuze: send frames with the short header.
+        tap_name: of the TAP device, and of the control socket.
+        tap_mtu: of the TAP device; 1420 just fits a path of 1500 bytes.
+        heartbeat_interval: between two signs of life to the supernode.
+        udp_buffer_size: asked for in each direction of the UDP socket.
+        encryption_passphrase: seals every frame; None: they travel in the clear.
+        compress_payload: compress frames; all edges of a community must agree.
+        bridge: frames from and for other addresses than the edges' own pass: their TAPs are bridged to networks.
+        threads: of the data plane; 0: chosen by the program ("auto").
+        cipher: library that seals: auto (the faster one), libcrypto or ipsec-mb.
+        tap_offload: take super-frames (TSO, USO) from the kernel and cut them here.
+        tap_coalesce: glue received TCP segments to super-frames for the kernel; needs tap_offload.
+        tap_uso: the same for UDP, both ways, where the kernel can.
+        udp_gso: send trains of datagrams (UDP_SEGMENT).
+        udp_gro: receive trains of datagrams (UDP_GRO).
+        machine_id_file: holds the edge's credential, made if it does not exist.
+        run_dir: holds the control socket.
+        log_level: debug, info, warning or error.
+        log_format: text or json.
+
+    Raises:
+        ConfigError: a value is of the wrong type, or impossible.
+
+    >>> EdgeConfig(community="acme", supernode_addr="192.0.2.1:7777").heartbeat_interval
+    30.0
+    """
+
+    community: str = _key(kinds.COMMUNITY, required=True)
+    supernode_addr: str = _key(kinds.HOST_PORT, required=True)
+    edge_id: str = _key(kinds.EDGE_NAME, factory=_default_edge_id)
+    local_port: int = _key(kinds.integer(0, 65535), 0)
+    bind: str = _key(kinds.OPTIONAL_ADDRESS, "")
+    enable_vfuze: bool = _key(kinds.BOOLEAN, True)
+    tap_name: str = _key(kinds.TAP_NAME, "n2n_tap0")
+    tap_mtu: int = _key(kinds.integer(_SMALLEST_MTU, _LARGEST_MTU), 1420)
+    heartbeat_interval: float = _key(kinds.duration(0.1, 3600), 30.0)
+    udp_buffer_size: int = _key(_BUFFERS, 8 * 1024 * 1024)
+    encryption_passphrase: str | None = _key(kinds.SECRET, None)
+    compress_payload: bool = _key(kinds.BOOLEAN, False)
+    bridge: bool = _key(kinds.BOOLEAN, False)
+    threads: int = _key(kinds.THREADS, 0)
+    cipher: str = _key(_CIPHERS, "auto")
+    tap_offload: bool = _key(kinds.BOOLEAN, True)
+    tap_coalesce: bool = _key(kinds.BOOLEAN, True)
+    tap_uso: bool = _key(kinds.BOOLEAN, True)
+    udp_gso: bool = _key(kinds.BOOLEAN, True)
+    udp_gro: bool = _key(kinds.BOOLEAN, True)
+    machine_id_file: Path = _key(kinds.PATH, factory=_default_machine_id_file)
+    run_dir: Path = _key(kinds.PATH, factory=default_run_dir)
+    log_level: str = _key(_LEVELS, "info")
+    log_format: str = _key(_FORMATS, "text")
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def listen(self) -> str:
+        """`bind` and `local_port` as :func:`n2n.net.open_udp` takes them."""
+        return f"[{self.bind}]:{self.local_port}" if ":" in self.bind else f"{self.bind}:{self.local_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernodeConfig:
+    """Settings of a supernode.  Durations are in seconds, sizes in bytes.
+
+    Args:
+        listen_address: UDP address; ``:7777`` is every address of the host.
+        debug: log everything (the same as `log_level` debug).
+        community_subnet: start of the block from which communities get their networks.
+        community_subnet_cidr: prefix length of one community's network.
+        expiry_duration: an edge that gave no sign of life for this long is gone.
+        cleanup_interval: between two looks for such edges.
+        udp_buffer_size: asked for in each direction of the UDP socket.
+        strict_hash_checking: refuse an edge whose packets carry another community id than its community's name gives.
+        enable_vfuze: relay frames with the short header.
+        state_dir: holds leases and the key of one supernode; None: nothing is kept.
+        source_rate: registrations, heartbeats and leaves in a second from one source address.
+        total_rate: the same from all sources.
+        max_communities: communities remembered.
+        max_edges: registered edges in all communities.
+        max_leases: addresses remembered in all communities.
+        threads: of the data plane; 0: chosen by the program ("auto").
+        udp_gso: send trains of datagrams (UDP_SEGMENT).
+        udp_gro: receive trains of datagrams (UDP_GRO), and relay them whole.
+        run_dir: holds the control socket.
+        log_level: debug, info, warning or error.
+        log_format: text or json.
+
+    Raises:
+        ConfigError: a value is of the wrong type, or impossible.
+
+    >>> SupernodeConfig(debug=True).log_level
+    'debug'
+    """
+
+    listen_address: str = _key(kinds.LISTEN_ADDRESS, ":7777")
+    debug: bool = _key(kinds.BOOLEAN, False)
+    community_subnet: IPv4Address = _key(kinds.BASE_ADDRESS, _CORE.base)
+    community_subnet_cidr: int = _key(kinds.integer(8, 30), _CORE.prefix)
+    expiry_duration: float = _key(kinds.duration(1, 7 * 86400), _CORE.expiry)
+    cleanup_interval: float = _key(kinds.duration(0.1, 86400), _CORE.cleanup_interval)
+    udp_buffer_size: int = _key(_BUFFERS, 2 * 1024 * 1024)
+    strict_hash_checking: bool = _key(kinds.BOOLEAN, _CORE.strict_hash_checking)
+    enable_vfuze: bool = _key(kinds.BOOLEAN, _CORE.vfuze)
+    state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_state_dir)
+    source_rate: float = _key(_RATE, float(_CORE.source_rate.per_second))
+    total_rate: float = _key(_RATE, float(_CORE.total_rate.per_second))
+    max_communities: int = _key(_LIMIT, _CORE.max_communities)
+    max_edges: int = _key(_EDGES, _CORE.max_members)
+    max_leases: int = _key(_LIMIT, _CORE.max_leases)
+    threads: int = _key(kinds.THREADS, 0)
+    udp_gso: bool = _key(kinds.BOOLEAN, True)
+    udp_gro: bool = _key(kinds.BOOLEAN, True)
+    run_dir: Path = _key(kinds.PATH, factory=default_run_dir)
+    log_level: str = _key(_LEVELS, "info")
+    log_format: str = _key(_FORMATS, "text")
+
+    def __post_init__(self) -> None:
+        _validate(self)
+        if self.debug:
+            object.__setattr__(self, "log_level", "debug")
+
+    def settings(self, *, mapped_addresses: bool = _CORE.mapped_addresses) -> SupernodeSettings:
+        """What of this concerns the protocol's core.
+
+        Args:
+            mapped_addresses: the UDP socket is a dual-stack one.
+        """
+        return SupernodeSettings(
+            base=self.community_subnet,
+            prefix=self.community_subnet_cidr,
+            expiry=self.expiry_duration,
+            cleanup_interval=self.cleanup_interval,
+            strict_hash_checking=self.strict_hash_checking,
+            vfuze=self.enable_vfuze,
+            mapped_addresses=mapped_addresses,
+            source_rate=_with_burst(self.source_rate, _CORE.source_rate),
+            total_rate=_with_burst(self.total_rate, _CORE.total_rate),
+            max_communities=self.max_communities,
+            max_members=self.max_edges,
+            max_leases=self.max_leases,
+        )
+
+
+def _with_burst(per_second: float, usual: Rate) -> Rate:
+    """A burst in the same proportion as by default, and of at least one."""
+    return Rate(per_second, max(1.0, per_second * usual.burst / usual.per_second))
+
+
+def kinds_of(config: type[EdgeConfig] | type[SupernodeConfig]) -> dict[str, tuple[Kind, Field[Any]]]:
+    """The kind of each key, in the order of the class."""
+    return {item.name: (item.metadata["kind"], item) for item in fields(config)}
+
+
+def _validate(config: EdgeConfig | SupernodeConfig) -> None:
+    for name, (kind, _) in kinds_of(type(config)).items():
+        try:
+            kind.validate(getattr(config, name))
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
