@@ -1,0 +1,93 @@
+"""The two commands that stay: ``n2n edge up`` and ``n2n supernode serve``.
+
+A daemon keeps what it has loaded for months.  So an ordinary command line of these two is read here, without
+typer (and what typer loads: 12 MB and a tenth of a second); whatever is not plain, ``--help`` and mistakes
+above all, is left to typer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["plain", "run_edge", "run_supernode"]
+
+#: Keys that only the loader knows: a flag of their own, but no field of the configuration.
+_LOADER_KEYS: Final = {"edge": {"encryption_passphrase_file"}, "supernode": set()}
+
+
+def run_edge(path: Path | None, flags: Mapping[str, Any]) -> None:
+    """Be an edge until told to stop.
+
+    Args:
+        path: of the YAML file, if there is one.
+        flags: keys given on the command line; None stands for "not given".
+
+    Raises:
+        N2NError: it cannot start, or died.
+    """
+    from n2n.api.service import serve_edge
+    from n2n.config import load_edge
+
+    _run(load_edge(path, None, flags), serve_edge)
+
+
+def run_supernode(path: Path | None, flags: Mapping[str, Any]) -> None:
+    """Be a supernode until told to stop; arguments and errors as `run_edge`."""
+    from n2n.api.service import serve_supernode
+    from n2n.config import load_supernode
+
+    _run(load_supernode(path, None, flags), serve_supernode)
+
+
+def _run(loaded: Any, serve: Callable[[Any], Any]) -> None:
+    from n2n.cli.exits import tell_warning
+    from n2n.daemon.logs import setup_logging
+    from n2n.daemon.runtime import run
+
+    for warning in loaded.warnings:
+        tell_warning(warning)
+    setup_logging(loaded.config.log_format, loaded.config.log_level)
+    run(serve(loaded.config))
+
+
+def plain(words: Sequence[str]) -> Callable[[], None] | None:
+    """What to call for a plain command line of a daemon; None: let typer read it."""
+    if tuple(words[:2]) == ("edge", "up"):
+        role, run = "edge", run_edge
+    elif tuple(words[:2]) == ("supernode", "serve"):
+        role, run = "supernode", run_supernode
+    else:
+        return None
+    flags = _read_flags(role, list(words[2:]))
+    if flags is None:
+        return None
+    path = flags.pop("config", None)
+    return lambda: run(None if path is None else Path(path), flags)
+
+
+def _read_flags(role: str, words: list[str]) -> dict[str, Any] | None:
+    from n2n.config.model import EdgeConfig, SupernodeConfig, kinds_of
+
+    keys = kinds_of(EdgeConfig if role == "edge" else SupernodeConfig)
+    switches = {name for name, (kind, _) in keys.items() if kind.types is bool}
+    texts = {*keys, *_LOADER_KEYS[role], "config"} - switches
+    flags: dict[str, Any] = {}
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            return None
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if name in switches and not equals:
+            flags[name] = True
+        elif name.startswith("no_") and name[3:] in switches and not equals:
+            flags[name[3:]] = False
+        elif name in texts and equals:
+            flags[name] = value
+        elif name in texts and words and not words[0].startswith("-"):
+            flags[name] = words.pop(0)
+        else:
+            return None
+    return flags

@@ -1,0 +1,95 @@
+"""The command ``n2n``: finds the group of verbs that is meant, loads that one, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from n2n.cli.exits import FAILED, OK, USAGE, code_of, tell_error
+from n2n.cli.foreground import plain
+
+__all__ = ["build_app", "main"]
+
+#: First word -> module that has its typer app: groups of verbs, and verbs that stand by themselves.
+_GROUPS: Final = {"edge": "n2n.cli.edge", "supernode": "n2n.cli.supernode", "lab": "n2n.lab.cli"}
+_VERBS: Final = {"status": "n2n.cli.show", "peers": "n2n.cli.show", "leases": "n2n.cli.show", "version": "n2n.cli.show"}
+_INTERRUPTED: Final = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: the command line without the program's name; None: this process's.
+
+    Returns:
+        The exit code: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not running, 4 timed out or not ready,
+        5 permission.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        daemon = plain(words)
+        if daemon is not None:
+            daemon()
+            return OK
+        result = build_app(words)(args=words, prog_name="n2n", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has left: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        return _failed(error)
+    return result if isinstance(result, int) else OK
+
+
+def build_app(words: Sequence[str]) -> Any:
+    """The typer app for this command line, with no more groups than it needs: each costs time to load."""
+    import typer
+
+    app = typer.Typer(
+        name="n2n",
+        help="n2n: a layer-2 peer-to-peer VPN.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_n2n)
+    first = words[0] if words else ""
+    everything = first not in _GROUPS and first not in _VERBS
+    for name, module in _GROUPS.items():
+        if everything or name == first:
+            app.add_typer(importlib.import_module(module).app, name=name)
+    if everything or first in _VERBS:
+        for verb in importlib.import_module("n2n.cli.show").app.registered_commands:
+            app.registered_commands.append(verb)
+    return app
+
+
+def _n2n() -> None:
+    """n2n: a layer-2 peer-to-peer VPN. See `n2n COMMAND --help`."""
+
+
+def _failed(error: Exception) -> int:
+    # typer carries its own copy of click, or uses click's, depending on its version: know its errors by their shape.
+    name = type(error).__name__
+    if name == "Exit":
+        return int(getattr(error, "exit_code", FAILED))
+    if name == "Abort":
+        return FAILED
+    if name == "NoArgsIsHelpError":
+        sys.stdout.write(f"{error}\n")
+        return USAGE
+    format_message = getattr(error, "format_message", None)
+    if callable(format_message):
+        context = getattr(error, "ctx", None)
+        path = getattr(context, "command_path", "n2n")
+        sys.stderr.write(f"n2n: error: {format_message()} (try: {path} --help)\n")
+        return USAGE
+    tell_error(error)
+    return code_of(error)

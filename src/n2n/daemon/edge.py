@@ -1,0 +1,372 @@
+"""An edge as a process: its socket, its TAP device, its data plane, and the core that decides.
+
+Order of start: identity, socket, device, plane, core; each is undone in the opposite order, so that at the end the
+supernode hears a goodbye before the plane stops, and the plane has stopped before its descriptors are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv4Interface, IPv4Network
+from typing import ClassVar, TypeVar
+
+from n2n.config import EdgeConfig
+from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
+from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
+from n2n.daemon.dataplane import TapLike, open_queues, thread_count
+from n2n.daemon.drive import Drive, PlaneLike, instant
+from n2n.daemon.resolver import Resolver
+from n2n.errors import N2NError, NotReady, PlatformError
+from n2n.identity import load_machine_id
+from n2n.net import configure, gratuitous_arp, open_udp_group, routes_clashing
+from n2n.proto.actions import AllowSource, Configure, DropPeer, PutPeer, Resolve, SetSupernode
+from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
+from n2n.types import BROADCAST_MAC, Endpoint, Instant, MacAddress
+from n2n.wire import LeasesInfos, P2PFullState, PacketType, ProtoV, community_id, derive_mac
+
+__all__ = ["EdgeDaemon", "TapLike"]
+
+T = TypeVar("T")
+
+
+class EdgeDaemon(Daemon):
+    """One running edge.
+
+    Args:
+        config: its settings.
+        tap: a device that is ready for use; it is closed at the end.  Nothing is asked of the kernel then: the
+            address that the supernode gives is only told (`address`).  None: open `config.tap_name` and configure it.
+        machine_id: 16 bytes; None: the file's of the configuration or the user account.
+        siblings: names of the TAP devices of this host's other edges: their networks do not count as clashes.
+        plane_factory: see :class:`~n2n.daemon.base.Daemon`.
+    """
+
+    role: ClassVar[str] = "edge"
+
+    def __init__(
+        self,
+        config: EdgeConfig,
+        *,
+        tap: TapLike | None = None,
+        machine_id: bytes | None = None,
+        siblings: Callable[[], Collection[str]] = tuple,
+        plane_factory: PlaneFactory | None = None,
+    ) -> None:
+        super().__init__(plane_factory)
+        self.config = config
+        self.mac: MacAddress | None = None
+        """The edge's address in its community, from the start on."""
+        self.address: IPv4Interface | None = None
+        """The virtual address and its prefix length, as the device has it; None before it is configured."""
+        self.tap_name = config.tap_name
+        self.local: Endpoint | None = None
+        """Where the UDP socket is bound."""
+        self._tap: TapLike | None = tap
+        self._own_tap = tap is None
+        self._machine_id = machine_id
+        self._siblings = siblings
+        self._drive: Drive[EdgeCore] | None = None
+        self._resolver: Resolver | None = None
+        self._resolving = False
+        self._configuring = asyncio.Lock()
+        self._supernode: Endpoint | None = None
+        self._codec: PayloadCodec | None = None
+        self._handlers |= {
+            Configure: self._on_configure,
+            SetSupernode: self._on_supernode,
+            PutPeer: self._on_put_peer,
+            DropPeer: self._on_drop_peer,
+            AllowSource: self._on_allow_source,
+            Resolve: self._on_resolve,
+        }
+
+    # ---- what it knows -----------------------------------------------------------------------
+
+    @property
+    def core(self) -> EdgeCore | None:
+        """What decides; None before the start. For looking, not for touching."""
+        return self._drive.core if self._drive is not None else None
+
+    @property
+    def state(self) -> EdgeState:
+        """How far the registration has got."""
+        return self.core.state if self.core is not None else EdgeState.IDLE
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """The other edges of the community, and the way to each."""
+        return self.core.peers() if self.core is not None else ()
+
+    def peer_counters(self, mac: MacAddress) -> dict[str, int]:
+        """What went to and came from a peer: tx_frames, tx_bytes, rx_frames, rx_bytes, last_rx_ns; empty if unknown."""
+        counts = self._plane.peer_counters(mac.raw) if self._plane is not None else None
+        return counts or {}
+
+    async def leases(self, timeout: float = 3.0) -> Answer[LeasesInfos]:  # noqa: ASYNC109  (an older answer will do)
+        """Ask the supernode who holds which address.
+
+        Returns:
+            Its answer; the one before where none comes within `timeout` seconds.
+
+        Raises:
+            NotReady: the edge is not registered.
+            TimeoutError: there never was an answer.
+        """
+        drive = self._registered()
+        return await self._ask(drive, drive.core.ask_leases, lambda: drive.core.leases, timeout)
+
+    async def full_state(self, timeout: float = 3.0) -> Answer[P2PFullState]:  # noqa: ASYNC109
+        """Ask the supernode how all edges see each other; returns and raises as `leases`."""
+        drive = self._registered()
+        return await self._ask(drive, drive.core.ask_full_state, lambda: drive.core.full_state, timeout)
+
+    def _registered(self) -> Drive[EdgeCore]:
+        if self._drive is None or self.state is not EdgeState.REGISTERED:
+            raise NotReady(f"the edge is not registered: {self._progress()}")
+        return self._drive
+
+    async def _ask(
+        self, drive: Drive[EdgeCore], ask: Callable[[Instant], bool], read: Callable[[], T | None], patience: float
+    ) -> T:
+        before = answer = read()
+        drive.call(ask)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while (answer := read()) is before:
+                    await drive.turn()
+        if answer is None:
+            raise TimeoutError("the supernode did not answer in time: ask again")
+        return answer
+
+    def _progress(self) -> str:
+        core = self.core
+        if core is None:
+            return "it has not been started"
+        where = self._supernode or self.config.supernode_addr
+        match core.state:
+            case EdgeState.RESOLVING:
+                return f"the name in supernode_addr {self.config.supernode_addr} is not resolved yet"
+            case EdgeState.KEY:
+                return f"no answer from the supernode at {where} yet. Does it run, and does UDP get there and back?"
+            case EdgeState.REGISTERING:
+                return f"the supernode at {where} gave its key, but does not answer the registration yet"
+            case EdgeState.REFUSED:
+                return f"the supernode at {where} refused: {core.registration(instant()).reason}; see its log"
+            case EdgeState.REGISTERED:
+                return f"registered; {self.tap_name} is being configured"
+            case state:
+                return f"it is {state.value}"
+
+    def _core_counters(self) -> Mapping[str, int]:
+        return self.core.counters() if self.core is not None else {}
+
+    def _own_counters(self) -> dict[str, int]:
+        return {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
+
+    # ---- start -------------------------------------------------------------------------------
+
+    async def _open(self, undo: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        if self._tap is not None:  # given: ours to close, whatever happens
+            undo.callback(self._release, self._tap)
+        machine_id = self._machine_id
+        if machine_id is None:
+            machine_id = load_machine_id(config.machine_id_file)
+        self.mac = derive_mac(machine_id, config.community)
+        key = key_from_passphrase(config.encryption_passphrase) if config.encryption_passphrase else None
+        self._codec = PayloadCodec(key, config.compress_payload)
+        threads = thread_count(config.threads) if self._own_tap else 1
+        socks = open_udp_group(config.listen, threads, buffer_size=config.udp_buffer_size)
+        for sock in socks:
+            undo.callback(self._release, sock)
+        self.local = local_endpoint(socks[0])
+        taps = await self._open_taps(undo, threads)
+        plane = self._plane = self._make_plane(
+            "edge",
+            [sock.fileno() for sock in socks],
+            tap_fds=[tap.fd for tap in taps],
+            mac=self.mac.raw,
+            community=community_id(config.community),
+            vfuze=config.enable_vfuze,
+            key=key,
+            compress=config.compress_payload,
+            bridge=config.bridge,
+            cipher=config.cipher,
+            vnet_hdr=getattr(taps[0], "vnet_hdr", False),
+            coalesce=config.tap_coalesce,
+            uso=config.tap_uso,
+            gso=config.udp_gso,
+            gro=config.udp_gro,
+        )
+        self._resolver = Resolver(config.supernode_addr, _reachable(socks[0]), self._warn)
+        self._drive = Drive(self._make_core(machine_id, plane), plane, self._execute)
+        self.tell("info", "starting", self._introduction())
+        self._warn_without_passphrase(key)
+        self._run_plane(plane, self._drive, undo)
+        undo.callback(self._leave)
+        self._drive.call(self._drive.core.start)
+
+    async def _open_taps(self, undo: contextlib.AsyncExitStack, count: int) -> list[TapLike]:
+        """The TAP that was given, or as many queues of one of our own."""
+        if self._tap is not None:
+            self.tap_name = self._tap.name
+            return [self._tap]
+        config = self.config
+
+        def warn(what: str) -> None:
+            self.tell("warning", "offload", {"what": what})
+
+        taps = open_queues(config.tap_name, count, offload=config.tap_offload, uso=config.tap_uso, warn=warn)
+        for tap in taps:
+            undo.callback(self._release, tap)
+        self._tap = taps[0]
+        self.tap_name = taps[0].name
+        await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=config.tap_mtu, up=False)
+        return list(taps)
+
+    def _make_core(self, machine_id: bytes, plane: PlaneLike) -> EdgeCore:
+        settings = EdgeSettings(
+            name=self.config.edge_id,
+            community=self.config.community,
+            machine_id=machine_id,
+            heartbeat=self.config.heartbeat_interval,
+        )
+        return EdgeCore(
+            settings,
+            encrypt=encrypt,
+            sequence=plane.next_sequence,
+            token=lambda: secrets.token_hex(8),
+            jitter=secrets.SystemRandom().random,
+        )
+
+    def _introduction(self) -> dict[str, object]:
+        config = self.config
+        return {
+            "name": config.edge_id,
+            "community": config.community,
+            "mac": str(self.mac),
+            "tap": self.tap_name,
+            "listen": str(self.local),
+            "supernode": config.supernode_addr,
+            "vfuze": config.enable_vfuze,
+            "sealed": bool(config.encryption_passphrase),
+            "compressed": config.compress_payload,
+        }
+
+    def _warn_without_passphrase(self, key: bytes | None) -> None:
+        if key is None:
+            what = (
+                "NO PASSPHRASE: frames travel readable and unprotected. The supernode and everybody on the way can "
+                "read and change them, and whoever knows the community's name can join. "
+                "Set encryption_passphrase at every edge"
+            )
+            self.tell("warning", "not_sealed", {"what": what})
+
+    def _warn(self, event: str, about: dict[str, object]) -> None:
+        self.tell("warning", event, about)
+
+    def _leave(self) -> None:
+        if self._drive is not None:
+            self._drive.call(self._drive.core.close)
+
+    # ---- actions -----------------------------------------------------------------------------
+
+    def _on_supernode(self, action: SetSupernode) -> None:
+        assert self._plane is not None
+        self._supernode = action.endpoint
+        self._plane.set_supernode(action.endpoint.packed, action.endpoint.port)
+
+    def _on_put_peer(self, action: PutPeer) -> None:
+        assert self._plane is not None
+        self._plane.put_peer(action.mac.raw, action.endpoint.packed, action.endpoint.port, action.direct)
+
+    def _on_drop_peer(self, action: DropPeer) -> None:
+        assert self._plane is not None
+        self._plane.drop_peer(action.mac.raw)
+
+    def _on_allow_source(self, action: AllowSource) -> None:
+        assert self._plane is not None
+        self._plane.allow_source(action.mac.raw, action.endpoint.packed, action.endpoint.port)
+
+    def _on_resolve(self, _: Resolve) -> None:
+        if not self._resolving:
+            self._resolving = True
+            self._spawn(self._resolve(), "resolver")
+
+    async def _resolve(self) -> None:
+        assert self._resolver is not None
+        assert self._drive is not None
+        try:
+            endpoint = await self._resolver.find()
+        finally:
+            self._resolving = False
+        self._drive.call(self._drive.core.set_supernode, endpoint)
+
+    def _on_configure(self, action: Configure) -> None:
+        address = IPv4Interface((action.ip, action.prefix))
+        if self._own_tap:
+            self._spawn(self._configure(address), "configuration of the TAP device")
+        else:
+            self._configured(address)
+
+    async def _configure(self, address: IPv4Interface) -> None:
+        async with self._configuring:
+            if self.address is None or self.address.network != address.network:
+                await self._check_clash(address.network)
+            await asyncio.to_thread(
+                configure,
+                self.tap_name,
+                mac=self.mac,
+                address=address,
+                mtu=self.config.tap_mtu,
+                up=True,
+                exclusive=True,
+            )
+            self._configured(address)
+
+    async def _check_clash(self, network: IPv4Network) -> None:
+        ignored = {self.tap_name, *self._siblings()}
+        clashes = await asyncio.to_thread(routes_clashing, network, ignore=ignored)
+        if clashes:
+            raise PlatformError(
+                f"the network {network} of community {self.config.community!r} clashes with what this host has: "
+                f"{', '.join(clashes)}. Leave that network, or have the supernode's operator choose another "
+                "community_subnet"
+            )
+
+    def _configured(self, address: IPv4Interface) -> None:
+        self.address = address
+        self.tell("info", "configured", {"tap": self.tap_name, "address": str(address)})
+        self._announce(address)
+        self._ready.set()
+
+    def _announce(self, address: IPv4Interface) -> None:
+        """Tell the other edges who has this address now: a gratuitous ARP reply that leaves as any broadcast frame."""
+        if self._plane is None or self._supernode is None or self._codec is None or self.mac is None:
+            return
+        header = ProtoV(
+            PacketType.DATA,
+            community=community_id(self.config.community),
+            source=self.mac,
+            dest=BROADCAST_MAC,
+            sequence=self._plane.next_sequence(),
+            timestamp=int(time.time()) & 0xFFFFFFFF,
+        )
+        frame = gratuitous_arp(self.mac, address.ip)
+        try:
+            datagram = header.pack() + self._codec.seal(frame)
+        except N2NError as error:
+            self.tell("warning", "announce_failed", {"error": str(error)})
+            return
+        self._plane.send(datagram, self._supernode.packed, self._supernode.port)
+
+
+def _reachable(sock: socket.socket) -> socket.AddressFamily:
+    """The kind of addresses that a socket can send to."""
+    if sock.family == socket.AF_INET6 and sock.getsockname()[0] == "::":
+        return socket.AF_UNSPEC
+    return socket.AddressFamily(sock.family)

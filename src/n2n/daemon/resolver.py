@@ -1,0 +1,112 @@
+"""Finds the supernode by its name, again and again, until the name is an address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from n2n.errors import PlatformError
+from n2n.net.udp import resolve
+from n2n.types import Endpoint
+
+__all__ = ["Resolver", "resolve_aside"]
+
+_FIRST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 60.0
+
+
+class _Aside(asyncio.SelectorEventLoop):
+    """A loop that looks names up in its own thread: it has nothing else to do."""
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        return socket.getaddrinfo(*args, **options)
+
+
+async def resolve_aside(host_port: str, family: socket.AddressFamily) -> list[Endpoint]:
+    """`n2n.net.resolve` in a thread that nobody waits for at the end.
+
+    Name servers that do not answer keep a look-up busy for half a minute. The thread pools of asyncio and uvloop are
+    joined when the process ends, which would make it wait that long.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Endpoint]] = loop.create_future()
+
+    def deliver(found: list[Endpoint] | None, error: Exception | None) -> None:
+        if answer.done():  # whoever asked has left
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(found or [])
+
+    def work() -> None:
+        aside = _Aside()
+        found, failure = None, None
+        try:
+            found = aside.run_until_complete(resolve(host_port, family))
+        except Exception as error:
+            failure = error
+        finally:
+            aside.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(deliver, found, failure)
+
+    threading.Thread(target=work, name="n2n-resolver", daemon=True).start()
+    return await answer
+
+
+Lookup = Callable[[str, socket.AddressFamily], Awaitable[list[Endpoint]]]
+
+
+class Resolver:
+    """Answers one question at a time, for ever.
+
+    Where a name has several addresses, each further question is answered by the next of them, so that an address
+    that does not answer is not tried without end.
+
+    Args:
+        host_port: what to look up.
+        family: of the socket that will send there.
+        warn: told of each failure: the event's name and its fields.
+        lookup: asks the system; tests give their own.
+    """
+
+    def __init__(
+        self,
+        host_port: str,
+        family: socket.AddressFamily,
+        warn: Callable[[str, dict[str, object]], None],
+        lookup: Lookup = resolve_aside,
+    ) -> None:
+        self._host_port = host_port
+        self._family = family
+        self._warn = warn
+        self._lookup = lookup
+        self._asked = 0
+
+    async def find(self) -> Endpoint:
+        """The next address of the supernode; waits as long as there is none.
+
+        Raises:
+            ConfigError: `host_port` can never be an address.
+        """
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return self._choose(await self._lookup(self._host_port, self._family))
+            except PlatformError as error:
+                cause = str(error)
+            self._warn("resolve_failed", {"supernode": self._host_port, "error": cause, "retry_in": delay})
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    def _choose(self, found: list[Endpoint]) -> Endpoint:
+        # Protocol v5 is spoken over IPv4; IPv6 is for where there is nothing else.
+        choice = [endpoint for endpoint in found if endpoint.ip.version == 4] or found
+        endpoint = choice[self._asked % len(choice)]
+        self._asked += 1
+        return endpoint
