@@ -7,11 +7,13 @@ is renamed or taken away.
 
 ``status`` of an edge, besides: state (idle, resolving, key, registering, registered, refused, closed), reason (what
 brought it there), state_since, attempts, retry_in, name, community, mac, address (``ip/prefix``), tap, mtu, local,
-public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint}, vfuze, sealed, compressed,
-peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames, rx_bytes, tx_direct, tx_relay}.
+public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint, key}, vfuze, sealed,
+compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames, rx_bytes, tx_direct, tx_relay}.
 
-``status`` of a supernode, besides: listen, subnet, vfuze, strict_hash_checking, edges, leases, relayed, communities:
-list of {name, network, derived, edges, leases}.
+``status`` of a supernode, besides: listen, key, subnet, vfuze, strict_hash_checking, edges, leases, relayed,
+communities: list of {name, network, derived, edges, leases}.
+
+`key` is the fingerprint of the supernode's key: SHA-256 in hexadecimal digits.
 
 ``peers`` (edge): at, peers: list of {mac, name, virtual_ip, endpoint, path (direct, relay), status (unknown, pending,
 available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, last_pong, updated, tx_frames,
@@ -37,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 from n2n.proto.actions import LeaseRecord
 from n2n.proto.edge import Answer, PeerView
 from n2n.types import Instant, MacAddress
-from n2n.wire import GoTime, LeasesInfos, P2PFullState, P2PStatus, clean_name
+from n2n.wire import GoTime, LeasesInfos, P2PFullState, P2PStatus, clean_name, key_fingerprint
 from n2n.wire.messages import Peer, PeerInfo, PeerP2PInfos, UDPAddr
 
 if TYPE_CHECKING:  # a process loads only the daemon that it is
@@ -77,7 +79,11 @@ def edge_status(daemon: EdgeDaemon, instance: str) -> dict[str, Any]:
         "mtu": config.tap_mtu,
         "local": _text(daemon.local),
         "public": _text(public),
-        "supernode": {"configured": config.supernode_addr, "endpoint": _text(endpoint)},
+        "supernode": {
+            "configured": config.supernode_addr,
+            "endpoint": _text(endpoint),
+            "key": _fingerprint(core.supernode_key if core is not None else None),
+        },
         "vfuze": config.enable_vfuze,
         "sealed": bool(config.encryption_passphrase),
         "compressed": config.compress_payload,
@@ -93,6 +99,7 @@ def supernode_status(daemon: SupernodeDaemon, instance: str) -> dict[str, Any]:
     counters = daemon.counters()
     return _common("supernode", instance, daemon) | {
         "listen": _text(daemon.local),
+        "key": _fingerprint(daemon.public_pem),
         "subnet": f"{config.community_subnet}/{config.community_subnet_cidr}",
         "vfuze": config.enable_vfuze,
         "strict_hash_checking": config.strict_hash_checking,
@@ -287,6 +294,10 @@ def _ip(packed: bytes) -> str | None:
 
 def _unix(moment: GoTime | None) -> float | None:
     return None if moment is None else moment.unix + moment.nsec / 1e9
+
+
+def _fingerprint(public_pem: bytes | None) -> str | None:
+    return None if public_pem is None else key_fingerprint(public_pem)
 
 
 def _text(value: object | None) -> str | None:

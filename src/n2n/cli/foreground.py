@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["plain", "run_edge", "run_supernode"]
+__all__ = ["plain", "read_flags", "run_edge", "run_supernode"]
 
 #: Keys that only the loader knows: a flag of their own, but no field of the configuration.
 _LOADER_KEYS: Final = {"edge": {"encryption_passphrase_file"}, "supernode": set()}
@@ -60,22 +60,24 @@ def plain(words: Sequence[str]) -> Callable[[], None] | None:
         role, run = "supernode", run_supernode
     else:
         return None
-    flags = _read_flags(role, list(words[2:]))
+    flags = read_flags(role, words[2:])
     if flags is None:
         return None
     path = flags.pop("config", None)
     return lambda: run(None if path is None else Path(path), flags)
 
 
-def _read_flags(role: str, words: list[str]) -> dict[str, Any] | None:
+def read_flags(role: str, words: Sequence[str]) -> dict[str, Any] | None:
+    """The flags of a daemon's command line by key; None where it is not plain (a word that is no such flag)."""
     from n2n.config.model import EdgeConfig, SupernodeConfig, kinds_of
 
     keys = kinds_of(EdgeConfig if role == "edge" else SupernodeConfig)
+    rest = list(words)
     switches = {name for name, (kind, _) in keys.items() if kind.types is bool}
     texts = {*keys, *_LOADER_KEYS[role], "config"} - switches
     flags: dict[str, Any] = {}
-    while words:
-        word = words.pop(0)
+    while rest:
+        word = rest.pop(0)
         if not word.startswith("--"):
             return None
         name, equals, value = word[2:].partition("=")
@@ -86,8 +88,8 @@ def _read_flags(role: str, words: list[str]) -> dict[str, Any] | None:
             flags[name[3:]] = False
         elif name in texts and equals:
             flags[name] = value
-        elif name in texts and words and not words[0].startswith("-"):
-            flags[name] = words.pop(0)
+        elif name in texts and rest and not rest[0].startswith("-"):
+            flags[name] = rest.pop(0)
         else:
             return None
     return flags

@@ -14,8 +14,19 @@ from n2n.cli.foreground import plain
 __all__ = ["build_app", "main"]
 
 #: First word -> module that has its typer app: groups of verbs, and verbs that stand by themselves.
-_GROUPS: Final = {"edge": "n2n.cli.edge", "supernode": "n2n.cli.supernode", "lab": "n2n.lab.cli"}
-_VERBS: Final = {"status": "n2n.cli.show", "peers": "n2n.cli.show", "leases": "n2n.cli.show", "version": "n2n.cli.show"}
+_GROUPS: Final = {
+    "edge": "n2n.cli.edge",
+    "supernode": "n2n.cli.supernode",
+    "config": "n2n.cli.config",
+    "key": "n2n.cli.key",
+    "lab": "n2n.lab.cli",
+}
+_VERBS: Final = {
+    "status": "n2n.cli.show",
+    "peers": "n2n.cli.show",
+    "leases": "n2n.cli.show",
+    "version": "n2n.cli.show",
+}
 _INTERRUPTED: Final = 130
 
 
@@ -55,6 +66,7 @@ def build_app(words: Sequence[str]) -> Any:
         name="n2n",
         help="n2n: a layer-2 peer-to-peer VPN.",
         no_args_is_help=True,
+        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,9 +77,8 @@ def build_app(words: Sequence[str]) -> Any:
     for name, module in _GROUPS.items():
         if everything or name == first:
             app.add_typer(importlib.import_module(module).app, name=name)
-    if everything or first in _VERBS:
-        for verb in importlib.import_module("n2n.cli.show").app.registered_commands:
-            app.registered_commands.append(verb)
+    for module in dict.fromkeys(module for verb, module in _VERBS.items() if everything or verb == first):
+        app.registered_commands += importlib.import_module(module).app.registered_commands
     return app
 
 

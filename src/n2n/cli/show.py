@@ -111,6 +111,7 @@ def print_edge(found: dict[str, Any]) -> None:
             ("address", found["address"]),
             ("mac", found["mac"]),
             ("supernode", _endpoint(found["supernode"])),
+            ("its key", _print_of(found["supernode"].get("key"))),
             ("public", found["public"]),
             ("frames", "sealed" if found["sealed"] else "NOT SEALED: readable on the way"),
             ("peers", f"{peers['total']} ({peers['direct']} direct, {peers['relay']} relayed)"),
@@ -126,6 +127,7 @@ def print_supernode(found: dict[str, Any]) -> None:
     print_pairs(
         [
             ("supernode", found["listen"]),
+            ("key", _print_of(found.get("key"))),
             ("subnet", found["subnet"]),
             ("edges", found["edges"]),
             ("leases", found["leases"]),
@@ -137,6 +139,10 @@ def print_supernode(found: dict[str, Any]) -> None:
         print()
     rows = [(entry["name"], entry["network"], entry["edges"], entry["leases"]) for entry in found["communities"]]
     print_table(("COMMUNITY", "NETWORK", "EDGES", "LEASES"), rows, "no community yet")
+
+
+def _print_of(fingerprint: str | None) -> str | None:
+    return f"SHA256:{fingerprint}" if fingerprint else None
 
 
 def _endpoint(supernode: dict[str, Any]) -> str:

@@ -119,6 +119,11 @@ class SupernodeDaemon(Daemon):
         """What decides; None before the start. For looking, not for touching."""
         return self._drive.core if self._drive is not None else None
 
+    @property
+    def public_pem(self) -> bytes | None:
+        """Its public key as it travels; None before the start."""
+        return self._key.public_pem() if self._key is not None else None
+
     def _progress(self) -> str:
         return "it has not been started" if self.core is None else "it is ending"
 

@@ -10,7 +10,6 @@ What arrives is judged in :mod:`~n2n.proto.edge_inbox`; the conversation with th
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from n2n.wire import (
     RegisterResponse,
     SNPublicSecret,
     UnregisterRequest,
+    key_fingerprint,
 )
 
 __all__ = ["Answer", "EdgeCore", "EdgeSettings", "EdgeState", "PeerView", "RegistrationView"]
@@ -344,7 +344,7 @@ class EdgeCore:
             self._out.count("key_bad")
             return
         if self._key is not None and key != self._key:
-            prints = {"known": _fingerprint(self._key), "new": _fingerprint(key)}
+            prints = {"known": key_fingerprint(self._key), "new": key_fingerprint(key)}
             if not self.settings.accept_new_key:
                 self._out.count("key_changed")
                 self._out.note("error", "supernode_key_refused", **prints)
@@ -352,7 +352,7 @@ class EdgeCore:
                 return
             self._out.note("warning", "supernode_key_changed", **prints)
         elif self._key is None:
-            self._out.note("info", "supernode_key", new=_fingerprint(key))
+            self._out.note("info", "supernode_key", new=key_fingerprint(key))
         self._key, self._sealed = key, sealed
         self._step(Trigger.KEY, now)
 
@@ -493,8 +493,3 @@ class EdgeCore:
     def _on_sweep_timer(self, now: Instant) -> None:
         del self._due["sweep"]
         self._mesh.sweep(now)
-
-
-def _fingerprint(key: bytes) -> str:
-    """SHA-256 of a key's PEM text, for people to compare."""
-    return hashlib.sha256(key).hexdigest()

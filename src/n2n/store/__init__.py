@@ -12,7 +12,7 @@ Open the store first: it locks the directory, so that of two supernodes only one
 from typing import Final
 
 from n2n.store.directory import DirectoryLock
-from n2n.store.keyfile import load_or_make_key
+from n2n.store.keyfile import load_key, load_or_make_key
 from n2n.store.lease_store import LeaseStore, MemoryStore, StoreAction
 from n2n.store.sqlite import SqliteStore
 
@@ -24,6 +24,7 @@ __all__ = [
     "MemoryStore",
     "SqliteStore",
     "StoreAction",
+    "load_key",
     "load_or_make_key",
 ]
 

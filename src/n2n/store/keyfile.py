@@ -14,7 +14,7 @@ from n2n.crypto.rsa import SupernodeKey
 from n2n.errors import ConfigError, StoreError
 from n2n.store.directory import cause, make_private_directory, sync_directory
 
-__all__ = ["load_or_make_key"]
+__all__ = ["load_key", "load_or_make_key"]
 
 _LOG: Final = logging.getLogger("n2n.store")
 _PRIVATE: Final = 0o600
@@ -39,9 +39,22 @@ def load_or_make_key(path: Path) -> SupernodeKey:
     True
     """
     try:
-        pem = _read(path)
+        return load_key(path)
     except FileNotFoundError:
         return _make(path)
+
+
+def load_key(path: Path) -> SupernodeKey:
+    """The key in a file; see `load_or_make_key`.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        StoreError: it holds no such key, belongs to another user, or cannot be read.
+    """
+    try:
+        pem = _read(path)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot read the key {path}: {cause(error)}. See ls -l {path}") from error
     try:

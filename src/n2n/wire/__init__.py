@@ -21,7 +21,15 @@ from n2n.wire.constants import (
     PacketType,
     PeerEvent,
 )
-from n2n.wire.hashes import clean_name, community_id, derive_mac, name_bytes, name_of, virtual_network
+from n2n.wire.hashes import (
+    clean_name,
+    community_id,
+    derive_mac,
+    key_fingerprint,
+    name_bytes,
+    name_of,
+    virtual_network,
+)
 from n2n.wire.headers import ProtoV, VFuze, mark_relayed
 from n2n.wire.messages import (
     GoTime,
@@ -93,6 +101,7 @@ __all__ = [
     "derive_mac",
     "encode",
     "from_peer",
+    "key_fingerprint",
     "mark_relayed",
     "name_bytes",
     "name_of",

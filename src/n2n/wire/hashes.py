@@ -14,7 +14,7 @@ from typing import Final
 from n2n.errors import LocalProtocolError
 from n2n.types import MacAddress
 
-__all__ = ["clean_name", "community_id", "derive_mac", "name_bytes", "name_of", "virtual_network"]
+__all__ = ["clean_name", "community_id", "derive_mac", "key_fingerprint", "name_bytes", "name_of", "virtual_network"]
 
 _FNV_BASIS: Final = 2166136261
 _FNV_PRIME: Final = 16777619
@@ -149,3 +149,12 @@ def virtual_network(name: str, base: IPv4Address, prefix: int) -> IPv4Network:
     offset = int.from_bytes(hashlib.sha256(name_bytes(name)).digest()[:4], "big") & 0x00FFFFFF
     mask = _MASK32 << (32 - prefix) & _MASK32
     return IPv4Network(((int(base) | offset) & mask, prefix))
+
+
+def key_fingerprint(public_pem: bytes) -> str:
+    """SHA-256 of a public key as it travels (its PEM text), in 64 hexadecimal digits: for people to compare.
+
+    >>> key_fingerprint(b"")[:16]
+    'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(public_pem).hexdigest()
