@@ -23,8 +23,7 @@ from n2n.cli import exits
 from n2n.cli.main import build_app, main
 from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.errors import ConfigError, NetlinkError, NotReady, PlatformError, TapError
-
-ENV = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
+from tests.unit.processes import ENV, Process
 
 
 @pytest.fixture(autouse=True)
@@ -289,7 +288,7 @@ def test_every_key_is_a_flag() -> None:
 def test_flags_reach_the_configuration(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[EdgeConfig] = []
 
-    async def serve(config: EdgeConfig) -> None:
+    async def serve(config: EdgeConfig, load: object) -> None:
         seen.append(config)
 
     monkeypatch.setattr("n2n.api.service.serve_edge", serve)
@@ -320,32 +319,6 @@ def test_reading_commands_load_no_heavy_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=ENV, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-class Process:
-    """``python -m n2n ...``, and a socket on which systemd would listen."""
-
-    def __init__(self, folder: Path, *args: str, prefix: tuple[str, ...] = ()) -> None:
-        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.systemd.bind(str(folder / "notify"))
-        self.systemd.settimeout(20)
-        env = os.environ | ENV | {"NOTIFY_SOCKET": str(folder / "notify"), "N2N_RUN_DIR": str(folder)}
-        self.log = (folder / "log").open("w+")
-        self.popen = subprocess.Popen([*prefix, sys.executable, "-m", "n2n", *args], env=env, stderr=self.log)
-
-    def told(self) -> str:
-        return self.systemd.recv(4096).decode()
-
-    def text(self) -> str:
-        self.log.seek(0)
-        return self.log.read()
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
-        self.log.close()
-        self.systemd.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,7 +14,17 @@ from typing import Any, Final
 from n2n.api.instances import SUPERNODE, instances, socket_path
 from n2n.errors import ConfigError, N2NError, NotReady
 
-__all__ = ["AccessDenied", "CallFailed", "Client", "NotRunning", "choose_edge", "connect", "live_instances", "stop"]
+__all__ = [
+    "AccessDenied",
+    "CallFailed",
+    "Client",
+    "NotRunning",
+    "choose_daemon",
+    "choose_edge",
+    "connect",
+    "live_instances",
+    "stop",
+]
 
 #: Bytes of one answer that a client is ready to take.
 MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -99,9 +109,9 @@ class Client:
             if answer.get("id") in (ident, None):
                 return _result(answer)
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Every event from now on: ``{"event": {...}, "missed": 0}``, until the daemon ends."""
-        self._ask("events", {})
+    def events(self, recent: int = 0) -> Iterator[dict[str, Any]]:
+        """The last `recent` events and every one from now on, until the daemon ends: ``{event, missed}``."""
+        self._ask("events", {"recent": recent})
         _result(self._read())
         self._sock.settimeout(None)
         while True:
@@ -109,6 +119,10 @@ class Client:
                 yield self._read()
             except NotRunning:
                 return
+
+    def recent(self, count: int) -> list[dict[str, Any]]:
+        """The last `count` events (at most 256 are kept), in the form of `events`."""
+        return [{"event": event, "missed": 0} for event in self.call("recent", count=count)["events"]]
 
     def wait_gone(self, timeout: float) -> None:
         """Wait until the daemon gives its name back.
@@ -184,6 +198,21 @@ def choose_edge(instance: str | None) -> str:
         raise NotRunning("no edge is running here. Start one: n2n edge up --config edge.yaml")
     if len(names) > 1:
         raise ConfigError(f"several edges are running ({', '.join(sorted(names))}): say which with --instance NAME")
+    return names[0]
+
+
+def choose_daemon(instance: str | None) -> str:
+    """The daemon that is meant: the one named, or the only one that runs, edge or supernode.
+
+    Raises:
+        NotRunning: none runs.
+        ConfigError: several run, and none was named.
+    """
+    names = [instance] if instance is not None else sorted(live_instances())
+    if not names:
+        raise NotRunning("nothing of n2n is running here. Start an edge: n2n edge up --config edge.yaml")
+    if len(names) > 1:
+        raise ConfigError(f"several daemons are running ({', '.join(names)}): say which with --instance NAME")
     return names[0]
 
 

@@ -5,7 +5,8 @@
 
 `events` is answered by ``{"id": 1, "result": {"streaming": true}}``, and from then on by lines
 ``{"id": 1, "event": {"time": ..., "level": ..., "event": ..., "fields": {...}}, "missed": 0}`` until the client leaves;
-`missed` counts events that were dropped since the last line because the client did not keep up.
+`missed` counts events that were dropped since the last line because the client did not keep up.  With
+``"params": {"recent": 20}`` the last 20 events come first (at most 256 are kept).
 
 Error codes: bad_request, unknown_method, too_large, busy, not_ready, timed_out, failed.  Requests, clients and
 what waits for a slow client are bounded.  Who may connect is a matter of file permission (0660; group "n2n" where
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from n2n.daemon.logs import Event
-from n2n.daemon.runtime import Listeners
+from n2n.daemon.runtime import RECENT, Listeners
 from n2n.errors import ConfigError, N2NError, NotReady, PlatformError
 
 __all__ = ["AlreadyRunning", "ControlServer", "Method"]
@@ -36,10 +37,11 @@ __all__ = ["AlreadyRunning", "ControlServer", "Method"]
 MAX_REQUEST: Final = 16384
 MAX_CLIENTS: Final = 32
 #: Events that wait for one client.
-MAX_WAITING: Final = 256
+MAX_WAITING: Final = 2 * RECENT
 #: Seconds after which a client that neither asks nor reads is let go.
 IDLE_TIMEOUT: Final = 60.0
 _GROUP: Final = "n2n"
+_BAD_RECENT: Final = f"recent is a number of events, 0 to {RECENT}"
 _LOG: Final = logging.getLogger("n2n.control")
 
 Method: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[object]]
@@ -131,7 +133,11 @@ class ControlServer:
             await _write(writer, {"id": request.get("id"), "error": problem})
             return True
         if request["method"] == "events":
-            await self._stream(request.get("id"), reader, writer)
+            recent = (request.get("params") or {}).get("recent", 0)
+            if not isinstance(recent, int) or not 0 <= recent <= RECENT:
+                await _write(writer, {"id": request.get("id"), "error": _error("bad_request", _BAD_RECENT)})
+                return True
+            await self._stream(request.get("id"), recent, reader, writer)
             return False
         await _write(writer, {"id": request.get("id")} | await self._answer(request))
         return True
@@ -155,7 +161,9 @@ class ControlServer:
             _LOG.exception(Event("control_fault", {"method": request["method"]}))
             return {"error": _error("failed", f"internal error ({type(error).__name__}); see the daemon's log")}
 
-    async def _stream(self, ident: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _stream(
+        self, ident: object, recent: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         waiting: asyncio.Queue[dict[str, object]] = asyncio.Queue(MAX_WAITING)
         missed = 0
 
@@ -173,7 +181,7 @@ class ControlServer:
                 lost, missed = missed, 0
                 await _write(writer, {"id": ident, "event": event, "missed": lost})
 
-        remove = self._listeners.add(listen)
+        remove = self._listeners.add(listen, recent)
         forwarding: asyncio.Task[None] | None = None
         try:
             await _write(writer, {"id": ident, "result": {"streaming": True}})

@@ -90,3 +90,15 @@ def down(
     name = choose_edge(instance)
     stop(name, timeout)
     print(f"edge {name} is down")
+
+
+@app.command()
+def reload(
+    instance: Annotated[str | None, typer.Option(metavar="NAME", help="Which edge, by its TAP device.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")] = False,
+) -> None:
+    """Read the configuration again: put in force what drops no traffic, and say what waits for the next start."""
+    from n2n.api.client import choose_edge
+    from n2n.cli.control import reload_daemon
+
+    reload_daemon(choose_edge(instance), as_json)

@@ -30,7 +30,7 @@ def run_edge(path: Path | None, flags: Mapping[str, Any]) -> None:
     from n2n.api.service import serve_edge
     from n2n.config import load_edge
 
-    _run(load_edge(path, None, flags), serve_edge)
+    _run(lambda: load_edge(path, None, flags), serve_edge)
 
 
 def run_supernode(path: Path | None, flags: Mapping[str, Any]) -> None:
@@ -38,18 +38,19 @@ def run_supernode(path: Path | None, flags: Mapping[str, Any]) -> None:
     from n2n.api.service import serve_supernode
     from n2n.config import load_supernode
 
-    _run(load_supernode(path, None, flags), serve_supernode)
+    _run(lambda: load_supernode(path, None, flags), serve_supernode)
 
 
-def _run(loaded: Any, serve: Callable[[Any], Any]) -> None:
+def _run(load: Callable[[], Any], serve: Callable[[Any, Callable[[], Any]], Any]) -> None:
     from n2n.cli.exits import tell_warning
     from n2n.daemon.logs import setup_logging
     from n2n.daemon.runtime import run
 
+    loaded = load()
     for warning in loaded.warnings:
         tell_warning(warning)
     setup_logging(loaded.config.log_format, loaded.config.log_level)
-    run(serve(loaded.config))
+    run(serve(loaded.config, load))
 
 
 def plain(words: Sequence[str]) -> Callable[[], None] | None:

@@ -26,6 +26,7 @@ _VERBS: Final = {
     "peers": "n2n.cli.show",
     "leases": "n2n.cli.show",
     "version": "n2n.cli.show",
+    "logs": "n2n.cli.logs",
 }
 _INTERRUPTED: Final = 130
 

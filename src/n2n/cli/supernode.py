@@ -9,6 +9,8 @@ import typer
 
 __all__ = ["app"]
 
+_Json = Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")]
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A supernode: where edges find each other.")
 
 
@@ -71,9 +73,7 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
 
 
 @app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")] = False,
-) -> None:
+def status(as_json: _Json = False) -> None:
     """Show the supernode of this host: what it serves, and to how many."""
     from n2n.api.client import connect
     from n2n.api.instances import SUPERNODE
@@ -86,3 +86,55 @@ def status(
         print_json(found)
     else:
         print_supernode(found)
+
+
+@app.command()
+def communities(as_json: _Json = False) -> None:
+    """Show the communities: network, registered edges, remembered addresses."""
+    from n2n.cli.control import show_communities
+
+    show_communities(as_json)
+
+
+@app.command()
+def edges(
+    community: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this one.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show the registered edges of every community."""
+    from n2n.cli.control import show_edges
+
+    show_edges(community, as_json)
+
+
+@app.command()
+def kick(
+    edge: Annotated[str, typer.Argument(metavar="EDGE", help="Its name, MAC address or virtual address.")],
+    community: Annotated[str | None, typer.Option(metavar="NAME", help="Where, if several have such an edge.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Give its address back as well.")] = False,
+) -> None:
+    """Drop a registered edge, as if it had left. It may come back: to keep it out takes another community's name."""
+    from n2n.cli.control import kick_edge
+
+    kick_edge(edge, community, release)
+
+
+@app.command()
+def reload(as_json: _Json = False) -> None:
+    """Read the configuration again: put in force what drops no traffic, and say what waits for the next start."""
+    from n2n.api.instances import SUPERNODE
+    from n2n.cli.control import reload_daemon
+
+    reload_daemon(SUPERNODE, as_json)
+
+
+@app.command()
+def down(
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for its end.", min=0)] = 10.0,
+) -> None:
+    """Stop the supernode of this host; direct paths between edges stay."""
+    from n2n.api.client import stop
+    from n2n.api.instances import SUPERNODE
+
+    stop(SUPERNODE, timeout)
+    print("the supernode is down")

@@ -18,6 +18,7 @@ from n2n.daemon.drive import Drive, PlaneLike, PlaneThread
 from n2n.daemon.logs import IO_ERROR, Event, log_event
 from n2n.daemon.runtime import Listeners
 from n2n.errors import LocalProtocolError, N2NError, NotReady, PlatformError
+from n2n.net import set_buffers
 from n2n.proto.actions import Note, Send
 from n2n.types import Endpoint
 
@@ -46,6 +47,7 @@ class Daemon:
         self.log = logging.getLogger(f"n2n.{self.role}")
         self._make_plane = plane_factory or compiled_plane
         self._plane: PlaneLike | None = None
+        self._socks: list[socket.socket] = []
         self._undo = contextlib.AsyncExitStack()
         self._ended = asyncio.Event()
         self._ready = asyncio.Event()
@@ -141,6 +143,10 @@ class Daemon:
         log_event(self.log, level, event, fields)
         self.listeners.tell({"time": time.time(), "level": level, "event": event, "fields": dict(fields)})
 
+    def live_keys(self) -> dict[str, Callable[[Any], object]]:
+        """Configuration keys that can change while it runs (see :mod:`n2n.daemon.live`), and how."""
+        return {"udp_buffer_size": self._set_buffers}
+
     def counters(self) -> dict[str, int]:
         """What was counted, by name: `plane_...` for the data plane, `core_...` for the protocol, `daemon_...`."""
         plane = self._plane.counters() if self._plane is not None else {}
@@ -191,6 +197,10 @@ class Daemon:
                 if failed > 0:
                     self.tell("warning", IO_ERROR, {"kind": name, "count": failed})
             before = counters
+
+    def _set_buffers(self, size: int) -> None:
+        for sock in self._socks:
+            set_buffers(sock, size)
 
     def _release(self, thing: Any) -> None:
         """Close a descriptor's owner, unless a plane that hangs may use it: its number could be another's soon."""

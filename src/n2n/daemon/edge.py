@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Interface, IPv4Network
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from n2n.config import EdgeConfig
 from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
@@ -161,6 +161,18 @@ class EdgeDaemon(Daemon):
             case state:
                 return f"it is {state.value}"
 
+    def live_keys(self) -> dict[str, Callable[[Any], object]]:
+        """See :meth:`Daemon.live_keys`."""
+        keys = super().live_keys() | {"heartbeat_interval": self._set_heartbeat}
+        return keys | {"tap_mtu": self._set_mtu} if self._own_tap else keys
+
+    def _set_heartbeat(self, seconds: float) -> None:
+        if self._drive is not None:
+            self._drive.call(self._drive.core.set_heartbeat, seconds)
+
+    def _set_mtu(self, mtu: int) -> None:
+        configure(self.tap_name, mtu=mtu, up=False)
+
     def _core_counters(self) -> Mapping[str, int]:
         return self.core.counters() if self.core is not None else {}
 
@@ -180,7 +192,7 @@ class EdgeDaemon(Daemon):
         key = key_from_passphrase(config.encryption_passphrase) if config.encryption_passphrase else None
         self._codec = PayloadCodec(key, config.compress_payload)
         threads = thread_count(config.threads) if self._own_tap else 1
-        socks = open_udp_group(config.listen, threads, buffer_size=config.udp_buffer_size)
+        socks = self._socks = open_udp_group(config.listen, threads, buffer_size=config.udp_buffer_size)
         for sock in socks:
             undo.callback(self._release, sock)
         self.local = local_endpoint(socks[0])

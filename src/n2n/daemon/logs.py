@@ -24,7 +24,9 @@ __all__ = [
     "KeyValueFormatter",
     "Limiter",
     "RateFilter",
+    "level_in_force",
     "log_event",
+    "set_level",
     "setup_logging",
 ]
 
@@ -150,8 +152,7 @@ def setup_logging(style: str = "text", level: str = "info", stream: TextIO | Non
     Raises:
         ConfigError: `style` or `level` is none of these.
     """
-    if level not in _LEVELS:
-        raise ConfigError(f"log level {level!r} is unknown: use one of {', '.join(_LEVELS)}")
+    _check_level(level)
     if style not in ("text", "json"):
         raise ConfigError(f"log format {style!r} is unknown: use text or json")
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
@@ -160,6 +161,23 @@ def setup_logging(style: str = "text", level: str = "info", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
+
+
+def set_level(level: str) -> None:
+    """Log from this level on; raises as `setup_logging`."""
+    _check_level(level)
+    logging.getLogger().setLevel(_LEVELS[level])
+
+
+def level_in_force() -> str:
+    """From which level on this process logs: debug, info, warning or error."""
+    number = logging.getLogger().getEffectiveLevel()
+    return next((name for name, each in _LEVELS.items() if number <= each), "error")
+
+
+def _check_level(level: str) -> None:
+    if level not in _LEVELS:
+        raise ConfigError(f"log level {level!r} is unknown: use one of {', '.join(_LEVELS)}")
 
 
 def log_event(logger: logging.Logger, level: str, event: str, fields: Mapping[str, object] | None = None) -> None:

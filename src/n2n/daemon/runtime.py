@@ -10,14 +10,17 @@ import asyncio
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-__all__ = ["Listeners", "notify_systemd", "on_signals", "run"]
+__all__ = ["RECENT", "Listeners", "notify_systemd", "on_signals", "run", "watchdog_period"]
 
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: Events that are kept for those who come later.
+RECENT: Final = 256
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -28,14 +31,15 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def on_signals(stop: Callable[[], None]) -> Callable[[], None]:
-    """Call `stop` at SIGTERM and SIGINT, from now on until the returned function is called."""
+def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Callable[[], None]:
+    """Call `stop` at SIGTERM and SIGINT and `reload` at SIGHUP, until the returned function is called."""
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
+    handlers = dict.fromkeys(_SIGNALS, stop) | {signal.SIGHUP: reload}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
 
     def undo() -> None:
-        for number in _SIGNALS:
+        for number in handlers:
             loop.remove_signal_handler(number)
 
     return undo
@@ -62,15 +66,35 @@ def notify_systemd(*lines: str) -> bool:
     return True
 
 
+def watchdog_period() -> float | None:
+    """Seconds between two signs of life that systemd wants (half of what it allows, see sd_watchdog_enabled(3)).
+
+    Returns:
+        None where nobody watches this process.
+    """
+    allowed, who = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not allowed.isdecimal() or not int(allowed) or who != str(os.getpid()):
+        return None
+    return int(allowed) / 2e6
+
+
 class Listeners:
     """Who wants to hear of the events of a daemon. A listener must not raise and must not block."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, Callable[[dict[str, object]], None]] = {}
+        self._recent: deque[dict[str, object]] = deque(maxlen=RECENT)
         self._next = 0
 
-    def add(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
-        """Call `listener` with every event from now on, until the returned function is called."""
+    def add(self, listener: Callable[[dict[str, object]], None], recent: int = 0) -> Callable[[], None]:
+        """Call `listener` with every event from now on, until the returned function is called.
+
+        Args:
+            listener: gets the event (see `tell`).
+            recent: so many of the last events come first, at most `RECENT`.
+        """
+        for event in self.recent(recent):
+            listener(event)
         token = self._next
         self._next += 1
         self._listeners[token] = listener
@@ -80,7 +104,12 @@ class Listeners:
 
         return remove
 
+    def recent(self, count: int) -> list[dict[str, object]]:
+        """The last `count` events, the oldest first; at most `RECENT` are kept."""
+        return list(self._recent)[max(len(self._recent) - count, 0) :]
+
     def tell(self, event: dict[str, object]) -> None:
         """Hand one event (keys: time, level, event, fields) to everybody."""
+        self._recent.append(event)
         for listener in tuple(self._listeners.values()):
             listener(event)

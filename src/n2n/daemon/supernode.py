@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from n2n.config import SupernodeConfig
 from n2n.crypto import SupernodeKey
@@ -26,7 +26,7 @@ from n2n.net import open_udp_group
 from n2n.proto.actions import Decrypt, DropMember, PutMember
 from n2n.proto.supernode import SupernodeCore
 from n2n.store import KEY_FILE, LEASES_FILE, LeaseStore, MemoryStore, SqliteStore, load_or_make_key
-from n2n.types import Endpoint
+from n2n.types import Endpoint, MacAddress
 
 __all__ = ["GroupNumbers", "SupernodeDaemon"]
 
@@ -127,6 +127,36 @@ class SupernodeDaemon(Daemon):
     def _progress(self) -> str:
         return "it has not been started" if self.core is None else "it is ending"
 
+    def live_keys(self) -> dict[str, Callable[[Any], object]]:
+        """See :meth:`Daemon.live_keys`."""
+        return super().live_keys() | {
+            "expiry_duration": lambda seconds: self._call(SupernodeCore.set_expiry, seconds),
+            "cleanup_interval": lambda seconds: self._call(SupernodeCore.set_cleanup, seconds),
+            "strict_hash_checking": lambda strict: self._call(SupernodeCore.set_strict, strict),
+        }
+
+    def kick(self, community: str, mac: MacAddress, *, release: bool = False) -> bool:
+        """Drop a registered edge; it may come back.
+
+        Args:
+            community: the name.
+            mac: of the edge.
+            release: give its address back as well, which another edge may then get.
+
+        Returns:
+            False if there is no such edge (with `release`: no such lease).
+        """
+        return bool(self._call(SupernodeCore.release if release else SupernodeCore.kick, community, mac))
+
+    def _call(self, step: Callable[..., object], *args: object) -> object:
+        """What one step of the core returns; it has been carried out then (on the disk: soon)."""
+        if self._drive is None:
+            return None
+        outcome: list[object] = []
+        core = self._drive.core
+        self._drive.call(lambda now: outcome.append(step(core, *args, now)))
+        return outcome[0] if outcome else None
+
     def _core_counters(self) -> Mapping[str, int]:
         return self.core.counters() if self.core is not None else {}
 
@@ -146,7 +176,8 @@ class SupernodeDaemon(Daemon):
         key = self._key if self._key is not None else await asyncio.to_thread(self._open_key)
         self._key = key
         leases, networks = await asyncio.to_thread(lambda: (store.load_leases(), store.load_networks()))
-        socks = open_udp_group(config.listen_address, thread_count(config.threads), buffer_size=config.udp_buffer_size)
+        threads = thread_count(config.threads)
+        socks = self._socks = open_udp_group(config.listen_address, threads, buffer_size=config.udp_buffer_size)
         for one in socks:
             undo.callback(self._release, one)
         sock = socks[0]

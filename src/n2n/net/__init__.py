@@ -18,7 +18,7 @@ from n2n.net.link import (
     routes_clashing,
 )
 from n2n.net.tap import Tap
-from n2n.net.udp import SocketBuffers, open_udp, open_udp_group, resolve, socket_buffers
+from n2n.net.udp import SocketBuffers, open_udp, open_udp_group, resolve, set_buffers, socket_buffers
 
 __all__ = [
     "LinkInfo",
@@ -35,5 +35,6 @@ __all__ = [
     "resolve",
     "routes_clashing",
     "send_gratuitous_arp",
+    "set_buffers",
     "socket_buffers",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "open_udp",
     "open_udp_group",
     "resolve",
+    "set_buffers",
     "socket_buffers",
 ]
 
@@ -77,7 +78,7 @@ def open_udp(
         family = socket.AF_INET6 if version6 else socket.AF_INET
         opened = _open(family, _sockaddr(host, port), dual=version6 and not int(host))
     if buffer_size is not None:
-        _ask_for_buffers(opened, buffer_size)
+        set_buffers(opened, buffer_size)
     return opened
 
 
@@ -106,7 +107,7 @@ def open_udp_group(listen: str | Endpoint, count: int, *, buffer_size: int | Non
         for _ in range(count - 1):
             group.append(_join(group[0]))
             if buffer_size is not None:
-                _ask_for_buffers(group[-1], buffer_size)
+                set_buffers(group[-1], buffer_size)
     except BaseException:
         for opened in group:
             opened.close()
@@ -279,7 +280,8 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
             return f"{said}Choose another address or port"
 
 
-def _ask_for_buffers(opened: socket.socket, size: int) -> None:
+def set_buffers(opened: socket.socket, size: int) -> None:
+    """Ask for so many bytes in each direction; without rights the system's limits count (see `socket_buffers`)."""
     size = min(size, 2**30 - 1)  # a C int, which the kernel doubles
     for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:

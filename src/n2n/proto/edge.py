@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Generic, TypeVar
 
@@ -85,7 +85,7 @@ class EdgeCore:
         token: Callable[[], str],
         jitter: Callable[[], float] = lambda: 0.5,
     ) -> None:
-        self.settings: Final = settings
+        self.settings = settings
         self._out = Outbox(settings, encrypt, sequence)
         self._inbox = Inbox(self._out, self)
         self._mesh = Mesh(settings, self._out, token, jitter)
@@ -141,6 +141,12 @@ class EdgeCore:
         self._mesh.restart_paths(reason, now)
         if "ping" in self._due:
             self._due["ping"] = now.mono
+
+    def set_heartbeat(self, seconds: float, now: Instant) -> None:
+        """Beat at another interval from now on."""
+        self.settings = replace(self.settings, heartbeat=seconds)
+        if "heartbeat" in self._due:
+            self._due["heartbeat"] = min(self._due["heartbeat"], now.mono + seconds)
 
     def close(self, now: Instant) -> None:
         """End; says goodbye to the supernode, if it ever knew us."""
@@ -337,9 +343,8 @@ class EdgeCore:
     def on_key(self, message: SNPublicSecret, now: Instant) -> None:
         """The supernode's key, which we asked for."""
         key = message.pem_data
-        sealed = None
-        if not message.is_request and len(key) <= _KEY_LIMIT:
-            sealed = self._out.sealed_machine_id(key)
+        fits = not message.is_request and len(key) <= _KEY_LIMIT
+        sealed = self._out.sealed_machine_id(key) if fits else None
         if sealed is None:
             self._out.count("key_bad")
             return

@@ -17,7 +17,7 @@ edges that are not registered.  The duties lie in files of their own:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Final, TypeAlias
 
@@ -166,6 +166,20 @@ class SupernodeCore:
         """Take what is to be done, in order."""
         actions, self._state.out = self._state.out, []
         return actions
+
+    def set_expiry(self, seconds: float, now: Instant) -> None:
+        """Count silent edges as gone after another time."""
+        self._state.settings = replace(self._state.settings, expiry=seconds)
+
+    def set_cleanup(self, seconds: float, now: Instant) -> None:
+        """Look for silent edges at another interval."""
+        self._state.settings = replace(self._state.settings, cleanup_interval=seconds)
+        if self._next_cleanup is not None:
+            self._next_cleanup = min(self._next_cleanup, now.mono + seconds)
+
+    def set_strict(self, strict: bool, now: Instant) -> None:
+        """Refuse false community ids from the next registration on, or no more."""
+        self._state.settings = replace(self._state.settings, strict_hash_checking=strict)
 
     def kick(self, community: str, mac: MacAddress, now: Instant) -> bool:
         """Drop a registered edge, as if it had left; it may come back.  False if there is none."""
