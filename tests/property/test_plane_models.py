@@ -9,6 +9,7 @@ import itertools
 import select
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -27,6 +28,7 @@ from tests.sim.relay_model import RelayModel
 SETTINGS = settings(max_examples=300, stateful_step_count=12, deadline=None, derandomize=True, database=None)
 SOL_UDP, UDP_SEGMENT = 17, 103
 KEY = bytes(range(32))
+FURTHER = 3  # sockets that a plane may get
 BROADCAST = b"\xff" * 6
 
 
@@ -46,10 +48,14 @@ class Place:
         self.sock.sendmsg([data], control, 0, (str(self.endpoint.ip), port))
 
     def take(self, count: int) -> list[bytes]:
-        """What came: waits for `count` datagrams, then looks whether there are more."""
+        """What came: waits for `count` datagrams, then looks whether there are more.  Whose ports they came from is
+        in `heard_from`."""
         got = []
+        self.heard_from: list[int] = []
         while select.select([self.sock], [], [], 5.0 if len(got) < count else 0.0)[0]:
-            got.append(self.sock.recv(65535))
+            data, address = self.sock.recvfrom(65535)
+            got.append(data)
+            self.heard_from.append(address[1])
         return got
 
 
@@ -70,6 +76,7 @@ class Bench:
         self.udp = {socket.AF_INET: self._plane_socket(socket.AF_INET)}
         if self.six:
             self.udp[socket.AF_INET6] = self._plane_socket(socket.AF_INET6)
+        self.further = {family: [self._plane_socket(family) for _ in range(FURTHER)] for family in self.udp}
         self.places = [Place("::1" if self.six and n > places - 3 else "127.0.0.1") for n in range(places)]
         self.host, self.tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.host.setblocking(False)
@@ -91,7 +98,13 @@ class Bench:
         return self.udp[family], [p for p in self.places if family == socket.AF_INET6 or p.endpoint.ip.version == 4]
 
     def close(self) -> None:
-        for sock in (*self.udp.values(), *(p.sock for p in self.places), self.host, self.tap):
+        for sock in (
+            *self.udp.values(),
+            *itertools.chain(*self.further.values()),
+            *(p.sock for p in self.places),
+            self.host,
+            self.tap,
+        ):
             sock.close()
 
 
@@ -128,13 +141,25 @@ def compare_traffic(plane: Plane, name: bytes | tuple[int, int, bytes], wanted: 
     got = plane.peer_counters(name)
     assert (got is None) == (wanted is None)
     if got is not None and wanted is not None:
-        heard = got.pop("last_rx_ns")
+        heard, straight = got.pop("last_rx_ns"), got.pop("rx_direct_ns")
         assert got == {key: wanted[key] for key in ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes")}
         assert (heard > 0) == (got["rx_frames"] > 0) or isinstance(name, tuple)
+        assert (straight > 0) == (wanted["rx_direct"] > 0)
+        assert straight <= heard
 
 
 def compare_counters(plane: Plane, wanted: Counter[str]) -> None:
-    names = {"control", "relayed", "relayed_flood", "tx_flood", "tx_direct", "tx_relay", "tap_tx", "recv_error"}
+    names = {
+        "control",
+        "notice",
+        "relayed",
+        "relayed_flood",
+        "tx_flood",
+        "tx_direct",
+        "tx_relay",
+        "tap_tx",
+        "recv_error",
+    }
     got = {k: v for k, v in plane.counters().items() if v and (k in names or k.startswith("drop_"))}
     assert got == {k: v for k, v in wanted.items() if v}
 
@@ -333,6 +358,10 @@ class Edge(RuleBasedStateMachine):
         self.host = bench.host
         self.sock, self.places = bench.choose(rng.random() < 0.5)
         self.port = self.sock.getsockname()[1]
+        self.spare = list(bench.further[self.sock.family])
+        self.sockets = {0: self.sock}
+        self.leaves_by: dict[bytes, int] = {}
+        self.noticed: dict[bytes, float] = {}
         sealed, compress, offloads = (rng.random() < 0.5 for _ in range(3))
         vfuze, bridge = rng.random() < 0.85, rng.random() < 0.15
         self.codec = Codec(sealed, compress)
@@ -362,6 +391,8 @@ class Edge(RuleBasedStateMachine):
             self.allow_source,
             self.allow_source,
             self.set_supernode,
+            self.add_socket,
+            self.drop_socket,
         ]
         for _ in range(steps):
             rng.choice([*often, *often, *commands, self.everybody_tries])(rng)
@@ -377,9 +408,11 @@ class Edge(RuleBasedStateMachine):
 
     def put_peer(self, rng: Random) -> None:
         mac, endpoint, direct = rng.choice(PEERS), self.place(rng).endpoint, rng.random() < 0.5
-        note(f"put {mac.hex()} {endpoint} {direct}")
+        number = rng.choice([0, *self.sockets])
+        note(f"put {mac.hex()} {endpoint} {direct} by {number}")
         self.model.apply(PutPeer(MacAddress(mac), endpoint, direct))
-        self.plane.put_peer(mac, endpoint.packed, endpoint.port, direct)
+        self.leaves_by[mac] = number
+        self.plane.put_peer(mac, endpoint.packed, endpoint.port, direct, number)
 
     def drop_peer(self, rng: Random) -> None:
         mac = rng.choice(PEERS)
@@ -397,17 +430,52 @@ class Edge(RuleBasedStateMachine):
             if MacAddress(mac) in self.model.peers:
                 self.model.apply(AllowSource(MacAddress(mac), endpoint))
 
+    def add_socket(self, _: Random) -> None:
+        if self.spare:
+            sock = self.spare.pop()
+            number = self.plane.add_socket(sock.fileno())
+            note(f"socket {number} on port {sock.getsockname()[1]}")
+            assert number == min(set(range(1, 9)) - set(self.sockets))
+            self.sockets[number] = sock
+            self.plane.step()  # it is polled from the next round on
+
+    def drop_socket(self, rng: Random) -> None:
+        number = rng.choice(range(9))
+        note(f"drop socket {number}")
+        self.plane.drop_socket(number)
+        if number and number in self.sockets:
+            self.spare.append(self.sockets.pop(number))
+            self.leaves_by = {mac: by for mac, by in self.leaves_by.items() if by != number}
+
+    def check_notices(self, dest: bytes, began: float) -> None:
+        """The first since the peer was put comes for sure; a further one no sooner than after a second."""
+        got = self.plane.receive(1000)
+        assert got in ([], [(dest, b"", 0)])
+        if self.model.notices:
+            assert got
+        elif got:
+            assert time.monotonic() - self.noticed[dest] > 0.98  # the plane's clock goes in steps
+            self.model.counts["notice"] += 1
+        if got:
+            self.noticed[dest] = began
+        self.model.notices.clear()
+
     def host_sends(self, rng: Random) -> None:
         dest = rng.choice([*PEERS, *PEERS, BROADCAST, b"\x01group", b"\x02other", ME])
         frame = dest + frame_of(rng, ME)[6:]
         note(f"host sends {len(frame)} bytes to {dest.hex()}")
+        began = time.monotonic()
         self.host.send(frame)
         assert self.plane.step(5000) == 1
         want = self.model.outgoing(frame)
+        self.check_notices(dest, began)
         compare_counters(self.plane, self.wanted_counts())
         for place in self.places:
             expected = [want[0]] if want is not None and want[1] == place.endpoint else []
             assert [self.without_seal(d) for d in place.take(len(expected))] == expected
+            peer = None if dest[0] & 1 else self.model.peers.get(MacAddress(dest))
+            by = self.leaves_by.get(dest, 0) if peer is not None and peer.direct else 0
+            assert place.heard_from == [self.sockets[by].getsockname()[1]] * len(expected)
 
     def without_seal(self, datagram: bytes) -> bytes:
         """As the model builds it: opened, and without the time."""
@@ -458,8 +526,9 @@ class Edge(RuleBasedStateMachine):
 
     def receive(self, place: Place, datagrams: list[bytes]) -> None:
         note(f"{place.endpoint} sends {[d[:60].hex() for d in datagrams]}")
+        port = Random(len(datagrams[0])).choice(list(self.sockets.values())).getsockname()[1]
         for datagram in datagrams:
-            place.send(datagram, self.port)
+            place.send(datagram, port)
         stepped(self.plane, len(datagrams))
         written, control = [], []
         for datagram in datagrams:

@@ -203,7 +203,9 @@ class Edge(_Node):
             token=lambda: f"{self.random.getrandbits(64):016x}",
             jitter=self.random.random,
         )
-        self.plane = PlaneModel(self.core.mac, self.core.community_id, sequence, vfuze=self.vfuze)
+        self.plane = PlaneModel(
+            self.core.mac, self.core.community_id, sequence, vfuze=self.vfuze, clock=lambda: self.world.clock.time
+        )
         self.running = True
         self._armed = None
         self.host.sockets[self.port] = self._receive
@@ -278,6 +280,11 @@ class Edge(_Node):
         out = self.plane.outgoing(frame(dest, self.mac, payload))
         if out is not None:
             self.world.network.send(self.host, self.port, *out)
+        traffic = getattr(self.core, "traffic", None)
+        for mac in self.plane.notices if traffic else ():
+            traffic(mac, self.world.clock.now)
+        self.plane.notices.clear()
+        self.pump()
 
     def got(self, payload: bytes) -> int:
         """How often a frame with this payload came out of the tunnel."""

@@ -9,6 +9,7 @@ does not seal and compress, but can be told how payloads are opened:
   source must be the peer whose endpoint it came from, and the one that the header names;
 - where several peers claim one endpoint, the last one put there has it; a further source is never taken from a peer
   whose own endpoint it is;
+- the first frame for a peer since it was put, and then one a second at most, is told to the core as a notice;
 - control messages of the types that an edge takes are for the core; what is dropped is counted as the plane does.
 """
 
@@ -26,6 +27,7 @@ __all__ = ["PlaneModel", "Unopened", "frame"]
 
 _ETHERNET = 14
 _SOURCES = 4
+_NOTICE_EVERY = 1.0
 _TAKEN = frozenset({7, 8, 10, 11, 251, 252, 253})
 
 
@@ -38,6 +40,10 @@ def _plain(payload: bytes) -> bytes:
     return payload
 
 
+def _stopped() -> float:
+    return 0.0
+
+
 class Unopened(Exception):
     """A payload does not open; the argument is the plane's counter."""
 
@@ -48,6 +54,7 @@ class _Peer:
     direct: bool
     sources: deque[Endpoint] = field(default_factory=lambda: deque(maxlen=_SOURCES))
     traffic: Counter[str] = field(default_factory=Counter)
+    noticed: float | None = None
 
 
 @dataclass
@@ -62,6 +69,7 @@ class PlaneModel:
         bridge: take frames from and for any address.
         frame_limit: bytes of the largest frame.
         opened: turns a payload into a frame, or raises `Unopened`.
+        clock: seconds, for what happens once a second.
     """
 
     mac: MacAddress
@@ -71,11 +79,14 @@ class PlaneModel:
     bridge: bool = False
     frame_limit: int = 9018
     opened: Callable[[bytes], bytes] = _plain
+    clock: Callable[[], float] = _stopped
     supernode: Endpoint | None = None
     peers: dict[MacAddress, _Peer] = field(default_factory=dict)
     holders: dict[Endpoint, MacAddress] = field(default_factory=dict)
     """Whose frames come from an endpoint."""
     counts: Counter[str] = field(default_factory=Counter)
+    notices: list[MacAddress] = field(default_factory=list)
+    """Peers that frames were sent to, for the core; whoever tells it empties this."""
 
     def apply(self, action: EdgeAction) -> None:
         """Carry out an action of the core that concerns the plane."""
@@ -119,6 +130,8 @@ class PlaneModel:
             return None
         dest = MacAddress(ethernet[:6])
         peer = None if dest.is_multicast else self.peers.get(dest)
+        if peer is not None:
+            self._notice(dest, peer)
         to = peer.endpoint if peer is not None and peer.direct else self.supernode
         if to is None:
             self.counts["drop_no_supernode"] += 1
@@ -133,6 +146,13 @@ class PlaneModel:
             return build(VFuze(dest), ethernet), to
         header = ProtoV(PacketType.DATA, self.community, self.mac, dest, sequence=self.sequence())
         return build(header, ethernet), to
+
+    def _notice(self, mac: MacAddress, peer: _Peer) -> None:
+        now = self.clock()
+        if peer.noticed is None or now - peer.noticed >= _NOTICE_EVERY:
+            peer.noticed = now
+            self.notices.append(mac)
+            self.counts["notice"] += 1
 
     def incoming(self, datagram: bytes, source: Endpoint) -> tuple[str, bytes]:
         """("frame", for the TAP) or ("control", for the core) or (why it was dropped, "")."""
@@ -187,7 +207,7 @@ class PlaneModel:
         # What was relayed is credited to whom the frame names.
         peer = self.peers.get(sender or MacAddress(ethernet[6:12]))
         if peer is not None:
-            peer.traffic.update(rx_frames=1, rx_bytes=len(ethernet))
+            peer.traffic.update(rx_frames=1, rx_bytes=len(ethernet), rx_direct=sender is not None)
         return verdict, ethernet
 
     def _judge(self, dest: MacAddress, inner: MacAddress, sender: MacAddress | None, named: bytes | None) -> str:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from n2n.types import Endpoint, Instant
+from n2n.types import Endpoint, Instant, MacAddress
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -27,6 +27,7 @@ class FakePlane:
         self.settings = settings
         self.calls: list[tuple[Any, ...]] = []
         self.sent: list[tuple[bytes, bytes, int]] = []
+        self.sockets: dict[int, int] = {}
         self.waiting: deque[tuple[bytes, bytes, int]] = deque()
         self.full: set[bytes] = set()
         self.death: BaseException | None = None
@@ -47,9 +48,26 @@ class FakePlane:
             os.eventfd_write(self.event_fd, 1)
         return taken
 
-    def send(self, datagram: bytes, ip: bytes, port: int) -> bool:
+    def notice(self, mac: bytes) -> None:
+        """Say that the host sends frames to a peer."""
+        self.feed(mac, b"", 0)
+
+    def send(self, datagram: bytes, ip: bytes, port: int, socket: int = 0) -> bool:
+        assert socket == 0 or socket in self.sockets
         self.sent.append((datagram, ip, port))
         return True
+
+    def add_socket(self, fd: int) -> int:
+        free = [number for number in range(1, 9) if number not in self.sockets]
+        if not free:
+            raise ValueError("the plane has room for 8 further sockets, and all is taken")
+        self.sockets[free[0]] = fd
+        self.calls.append(("add_socket", fd))
+        return free[0]
+
+    def drop_socket(self, number: int) -> None:
+        self.sockets.pop(number, None)
+        self.calls.append(("drop_socket", number))
 
     def next_sequence(self) -> int:
         self._sequence += 1
@@ -81,10 +99,11 @@ class FakePlane:
     def set_supernode(self, *args: Any) -> None:
         self.calls.append(("set_supernode", *args))
 
-    def put_peer(self, mac: bytes, ip: bytes, port: int, direct: bool) -> None:
+    def put_peer(self, mac: bytes, ip: bytes, port: int, direct: bool, socket: int = 0) -> None:
         if mac in self.full:
             raise ValueError("the plane has room for 1 peers, and all is taken")
-        self.calls.append(("put_peer", mac, ip, port, direct))
+        assert socket == 0 or socket in self.sockets
+        self.calls.append(("put_peer", mac, ip, port, direct, *([socket] if socket else [])))
 
     def drop_peer(self, *args: Any) -> None:
         self.calls.append(("drop_peer", *args))
@@ -104,6 +123,7 @@ class FakeCore:
 
     def __init__(self) -> None:
         self.seen: list[tuple[bytes, Endpoint]] = []
+        self.wanted: list[MacAddress] = []
         self.timers = 0
         self.due: float | None = None
         self.actions: list[Any] = []
@@ -115,6 +135,9 @@ class FakeCore:
             raise ValueError("a bug")
         self.seen.append((datagram, source))
         self.actions.append(datagram)
+
+    def traffic(self, mac: MacAddress, now: Instant) -> None:
+        self.wanted.append(mac)
 
     def handle_timer(self, now: Instant) -> None:
         self.timers += 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from n2n.daemon.drive import Drive, PlaneThread
-from n2n.types import Endpoint
+from n2n.types import Endpoint, MacAddress
 from tests.unit.daemon_fakes import FakeCore, FakePlane, until
 
 
@@ -30,6 +30,41 @@ def test_datagrams_reach_the_core_in_order_and_actions_come_out() -> None:
         drive.stop()
         assert done == sent
         assert core.seen[0] == (b"0", Endpoint.parse("192.0.2.1:99"))
+
+    run(main)
+
+
+def test_notices_reach_a_core_that_wants_them_between_the_datagrams() -> None:
+    async def main() -> None:
+        plane, core, done = FakePlane(), FakeCore(), []
+        drive = Drive(core, plane, done.extend)
+        drive.start()
+        plane.feed(b"one")
+        plane.notice(b"\2\0\0\0\0\7")
+        plane.feed(b"two")
+        await until(lambda: len(done) == 2)
+        drive.stop()
+        assert core.wanted == [MacAddress(b"\2\0\0\0\0\7")]
+        assert [datagram for datagram, _ in core.seen] == [b"one", b"two"]
+        assert drive.faults == 0
+
+    run(main)
+
+
+def test_notices_for_a_core_without_use_for_them_are_let_go() -> None:
+    class Deaf(FakeCore):
+        traffic = None  # type: ignore[assignment]
+
+    async def main() -> None:
+        plane, core, done = FakePlane(), Deaf(), []
+        drive = Drive(core, plane, done.extend)
+        drive.start()
+        plane.notice(bytes(6))
+        plane.feed(b"one")
+        await until(lambda: done)
+        drive.stop()
+        assert drive.faults == 0
+        assert len(core.seen) == 1
 
     run(main)
 

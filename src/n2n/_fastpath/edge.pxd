@@ -9,11 +9,11 @@ from n2n._fastpath.checksum cimport finish_checksum
 from n2n._fastpath.coalesce cimport RUNS, Run, can_begin, fits_run, run_add, run_begin, run_finish, same_flow
 from n2n._fastpath.frames cimport GSO_NONE, PROTO_TCP, VNET_NEEDS_CSUM, VNET_SIZE, Layers, VirtioHeader, find_layers
 from n2n._fastpath.linux cimport EAGAIN, EBADFD, EINTR, errno, read, writev
-from n2n._fastpath.ring cimport bytes_push
+from n2n._fastpath.ring cimport DATAGRAM, NOTICE, bytes_push
 from n2n._fastpath.segment cimport Cut, cut_begin, cut_count, cut_make
 from n2n._fastpath.state cimport (
-    ARENA_SIZE, Addr, BATCH, HEADROOM, Key, MAX_CONTROL, Peer, SLOT_SIZE, State, TAILROOM, TAP_BYTES, TX_QUEUE,
-    bump, bump_by, endpoint_key, mac_key, tx_slot, work_slot,
+    ARENA_SIZE, Addr, BATCH, HEADROOM, Key, MAX_CONTROL, NOTICE_EVERY, Peer, SLOT_SIZE, State, TAILROOM, TAP_BYTES,
+    TX_QUEUE, bump, bump_by, endpoint_key, mac_key, tx_slot, work_slot,
 )
 from n2n._fastpath.table cimport same_key, table_get
 from n2n._fastpath.transmit cimport tx_flush, tx_queue
@@ -23,7 +23,7 @@ from n2n._fastpath.zstd cimport zstd_deflate, zstd_inflate
 
 cdef inline void to_control(State *s, const uint8_t *data, int size, const uint8_t *ip, uint16_t port) noexcept nogil:
     """Hand a datagram to Python."""
-    if bytes_push(&s.control, data, <uint32_t>size, ip, port):
+    if bytes_push(&s.control, data, <uint32_t>size, ip, port, DATAGRAM):
         bump(s, V_CONTROL)
         s.notify = True
     else:
@@ -34,6 +34,18 @@ cdef inline void to_control(State *s, const uint8_t *data, int size, const uint8
 cdef struct Target:
     Addr *to
     Peer *peer                  # NULL: flooded by the supernode
+
+cdef inline void notice(State *s, Peer *p) noexcept nogil:
+    """Tell Python that the host sends frames to this peer.  One that finds the ring full is lost and counted; the next
+    is due after the same time."""
+    cdef uint8_t nowhere[16]
+    memset(nowhere, 0, 16)
+    p.noticed = s.now
+    if bytes_push(&s.control, p.mac, MAC_SIZE, nowhere, 0, NOTICE):
+        bump(s, V_NOTICE)
+        s.notify = True
+    else:
+        bump(s, V_DROP_CONTROL_FULL)
 
 cdef inline bint find_target(State *s, const uint8_t *frame, int size, Target *t) noexcept nogil:
     """Where a frame goes; False (and counted) where it goes nowhere."""
@@ -49,6 +61,8 @@ cdef inline bint find_target(State *s, const uint8_t *frame, int size, Target *t
         slot = table_get(&s.by_mac, &key)
     if slot >= 0:
         t.peer = &s.peers[slot]
+        if s.now - t.peer.noticed >= <uint64_t>NOTICE_EVERY:
+            notice(s, t.peer)
         if t.peer.direct and t.peer.addr.size:
             t.to = &t.peer.addr
             return True
@@ -301,7 +315,9 @@ cdef inline void edge_data(State *s, uint8_t *payload, int size, const Key *sour
         return
     if not frame_is_ours(s, payload, sender, header_source):
         return
-    if sender == NULL:          # relayed: credit whom the frame names, if we know it
+    if sender != NULL:
+        n2n_put64(&sender.last_direct, s.now)
+    else:                       # relayed: credit whom the frame names, if we know it
         key = mac_key(get_mac(payload + MAC_SIZE), 0)
         slot = table_get(&s.by_mac, &key)
         sender = &s.peers[slot] if slot >= 0 else NULL

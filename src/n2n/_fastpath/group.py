@@ -95,9 +95,21 @@ class PlaneGroup:
         """As `Plane.set_supernode`."""
         self._each(Plane.set_supernode, ip, port)
 
-    def put_peer(self, mac: bytes, ip: bytes, port: int, direct: bool) -> None:
+    def add_socket(self, fd: int) -> int:
+        """As `Plane.add_socket`: the first plane receives from it, and all send by it."""
+        with self._lock:
+            number = self.planes[0].add_socket(fd)
+            for plane in self.planes[1:]:
+                plane.add_socket(fd, listen=False)  # the numbers agree: all get and lose the same sockets in one order
+            return number
+
+    def drop_socket(self, number: int) -> None:
+        """As `Plane.drop_socket`."""
+        self._each(Plane.drop_socket, number)
+
+    def put_peer(self, mac: bytes, ip: bytes, port: int, direct: bool, socket: int = 0) -> None:
         """As `Plane.put_peer`."""
-        self._each(Plane.put_peer, mac, ip, port, direct)
+        self._each(Plane.put_peer, mac, ip, port, direct, socket)
 
     def drop_peer(self, mac: bytes) -> None:
         """As `Plane.drop_peer`."""
@@ -126,9 +138,9 @@ class PlaneGroup:
             os.eventfd_write(self.event_fd, 1)
         return out
 
-    def send(self, datagram: bytes, ip: bytes, port: int) -> bool:
+    def send(self, datagram: bytes, ip: bytes, port: int, socket: int = 0) -> bool:
         """As `Plane.send`."""
-        return self.planes[0].send(datagram, ip, port)
+        return self.planes[0].send(datagram, ip, port, socket)
 
     def next_sequence(self) -> int:
         """As `Plane.next_sequence`; each plane counts its own packets (nobody compares these numbers)."""
@@ -147,10 +159,11 @@ class PlaneGroup:
         return {**self.planes[0].features(), "threads": len(self.planes)}
 
     def peer_counters(self, name: bytes | tuple[int, int, bytes]) -> dict[str, int] | None:
-        """As `Plane.peer_counters`, added up (`last_rx_ns`: the latest)."""
+        """As `Plane.peer_counters`, added up (times: the latest)."""
         found = [counters for plane in self.planes if (counters := plane.peer_counters(name)) is not None]
         if not found:
             return None
         sums = {key: sum(one[key] for one in found) for key in found[0]}
-        sums["last_rx_ns"] = max(one["last_rx_ns"] for one in found)
+        for when in ("last_rx_ns", "rx_direct_ns"):
+            sums[when] = max(one[when] for one in found)
         return sums

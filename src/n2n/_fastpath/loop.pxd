@@ -15,7 +15,7 @@ from n2n._fastpath.linux cimport (
 from n2n._fastpath.members cimport apply_commands
 from n2n._fastpath.relay cimport relay_receive, relay_train
 from n2n._fastpath.state cimport (
-    BATCH, EDGE, HEADROOM, MAX_DATAGRAM, SLOT_SIZE, TAILROOM, Addr, State, bump, bump_by, rx_slot, split_addr,
+    BATCH, EDGE, HEADROOM, MAX_DATAGRAM, SLOT_SIZE, SOCKETS, TAILROOM, Addr, State, bump, bump_by, rx_slot, split_addr,
 )
 from n2n._fastpath.transmit cimport tx_flush
 from n2n._fastpath.verdict cimport *
@@ -75,8 +75,8 @@ cdef inline void receive_one(State *s, int i) noexcept nogil:
         receive_segment(s, data + at, segment if size - at > segment else size - at, ip, port)
         at += segment
 
-cdef inline int udp_burst(State *s) noexcept nogil:
-    """Take one batch; how many datagrams it held."""
+cdef inline int udp_burst(State *s, int fd) noexcept nogil:
+    """Take one batch from a socket; how many datagrams it held."""
     cdef int n, i
     cdef size_t rest
     cdef uint8_t *end
@@ -84,7 +84,7 @@ cdef inline int udp_burst(State *s) noexcept nogil:
         s.rx_msgs[i].msg_hdr.msg_namelen = sizeof(s.rx_from[i].raw)
         s.rx_msgs[i].msg_hdr.msg_flags = 0
         s.rx_msgs[i].msg_hdr.msg_controllen = sizeof(s.rx_ctrl[i]) if s.gro else 0
-    n = recvmmsg(s.udp_fd, s.rx_msgs, BATCH, MSG_DONTWAIT, NULL)
+    n = recvmmsg(fd, s.rx_msgs, BATCH, MSG_DONTWAIT, NULL)
     if n < 0:
         if errno != EAGAIN and errno != EINTR:
             bump(s, V_RECV_ERROR)
@@ -106,18 +106,45 @@ cdef inline void tell_python(State *s) noexcept nogil:
         s.notify = False
         write(s.event_fd, &one, 8)      # EAGAIN: it is already told
 
+cdef inline int poll_further(State *s, pollfd *fds) noexcept nogil:
+    """Write down the further sockets that this plane receives from; how many there are."""
+    cdef int i, n = 0
+    for i in range(1, SOCKETS):
+        if s.fds[i] >= 0 and s.listens[i]:
+            fds[n].fd = s.fds[i]
+            fds[n].events = POLLIN
+            fds[n].revents = 0
+            n += 1
+    return n
+
+cdef inline int receive_further(State *s, const pollfd *fds, int count) noexcept nogil:
+    """Take one batch from each further socket that has something, unless it was dropped meanwhile."""
+    cdef int i, k, moved = 0
+    for i in range(count):
+        if not fds[i].revents:
+            continue
+        for k in range(1, SOCKETS):
+            if s.fds[k] == fds[i].fd and s.listens[k]:
+                if fds[i].revents & POLLNVAL:
+                    s.listens[k] = False        # closed by somebody before it was dropped
+                    bump(s, V_RECV_ERROR)
+                else:
+                    moved += udp_burst(s, fds[i].fd)
+    return moved
+
 cdef inline int iterate(State *s, int timeout_ms) noexcept nogil:
     """One round: how many packets it moved, or -1 with `fatal` set."""
-    cdef pollfd fds[3]
+    cdef pollfd fds[11]         # wake-up, socket, TAP, and at most 8 further sockets
     cdef uint64_t wakes
-    cdef int n, _, moved = 0
-    cdef int count = 3 if s.tap_fd >= 0 else 2
+    cdef int n, _, moved = 0, further = 0
     fds[0].fd = s.wake_fd
-    fds[1].fd = s.udp_fd
-    fds[2].fd = s.tap_fd
+    fds[1].fd = s.fds[0]
+    fds[2].fd = s.tap_fd        # a supernode's is -1, which poll leaves alone
     fds[0].events = fds[1].events = fds[2].events = POLLIN
     fds[0].revents = fds[1].revents = fds[2].revents = 0
-    if poll(fds, count, timeout_ms) < 0 and errno != EINTR:
+    if s.further:
+        further = poll_further(s, &fds[3])
+    if poll(fds, 3 + further, timeout_ms) < 0 and errno != EINTR:
         s.fatal = errno
         return -1
     read_clocks(s)
@@ -129,13 +156,15 @@ cdef inline int iterate(State *s, int timeout_ms) noexcept nogil:
         return -1
     if fds[1].revents:
         for _ in range(ROUNDS):
-            n = udp_burst(s)
+            n = udp_burst(s, fds[1].fd)
             moved += n
             if n < BATCH:
                 break
-    if count == 3 and fds[2].revents & (POLLERR | POLLNVAL | POLLHUP) and not fds[2].revents & POLLIN:
+    if further:
+        moved += receive_further(s, &fds[3], further)
+    if fds[2].revents & (POLLERR | POLLNVAL | POLLHUP) and not fds[2].revents & POLLIN:
         s.fatal = EBADFD
-    elif count == 3 and fds[2].revents & POLLIN:
+    elif fds[2].revents & POLLIN:
         for _ in range(ROUNDS):
             n = tap_burst(s)
             moved += n

@@ -3,12 +3,13 @@
 Python hands out the slot numbers; the tables map keys to them.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from n2n._fastpath.atomic cimport n2n_put64
+from n2n._fastpath.atomic cimport n2n_put64, n2n_store
 from n2n._fastpath.ring cimport (
-    OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_PUT_MEMBER, OP_PUT_PEER, OP_SUPERNODE, Command, commands_pop,
+    OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PUT_MEMBER, OP_PUT_PEER,
+    OP_SUPERNODE, Command, commands_pop,
 )
 from n2n._fastpath.state cimport SOURCES, Key, Peer, State, bump, endpoint_key, mac_key, make_addr
 from n2n._fastpath.table cimport same_key, table_drop_own, table_get, table_put
@@ -23,6 +24,7 @@ cdef inline void clear_peer(Peer *p) noexcept nogil:
     n2n_put64(&p.rx_frames, 0)
     n2n_put64(&p.rx_bytes, 0)
     n2n_put64(&p.last_rx, 0)
+    n2n_put64(&p.last_direct, 0)
 
 cdef inline void forget_endpoint(State *s, const Key *key, uint32_t slot) noexcept nogil:
     """An endpoint is a peer's no more, unless by another right: its own may be one of the further ones, too."""
@@ -42,7 +44,7 @@ cdef inline void claim_endpoint(State *s, const Key *key, uint32_t slot) noexcep
 cdef inline void move_endpoint(State *s, Peer *p, const Command *c) noexcept nogil:
     cdef Key key = endpoint_key(c.ip, c.port), before = p.endpoint
     p.endpoint = key
-    make_addr(s, &p.addr, c.ip, c.port)
+    make_addr(s.families[c.socket], &p.addr, c.ip, c.port, c.socket)
     if p.used:
         forget_endpoint(s, &before, c.slot)
     claim_endpoint(s, &key, c.slot)
@@ -130,6 +132,28 @@ cdef inline void drop_member(State *s, const Command *c) noexcept nogil:
         s.peers[p.next_in_group].prev_in_group = p.prev_in_group
     clear_peer(p)
 
+cdef inline void add_socket(State *s, const Command *c) noexcept nogil:
+    s.fds[c.slot] = <int>c.header_id
+    s.families[c.slot] = <int>c.group
+    s.listens[c.slot] = c.direct
+    s.further += 1
+
+cdef inline void drop_socket(State *s, const Command *c) noexcept nogil:
+    """Peers that were reached by it are reached by the first one again, if that can."""
+    cdef Peer *p
+    cdef Key key
+    cdef uint8_t ip[16]
+    cdef uint32_t i
+    s.fds[c.slot] = -1
+    s.further -= 1
+    for i in range(s.max_peers):
+        p = &s.peers[i]
+        if p.used and p.addr.socket == <int>c.slot:
+            key = p.endpoint
+            memcpy(ip, &key.a, 8)
+            memcpy(ip + 8, &key.b, 8)
+            make_addr(s.families[0], &p.addr, ip, <uint16_t>key.c, 0)
+
 cdef inline void apply_commands(State *s) noexcept nogil:
     cdef Command c
     while commands_pop(&s.commands, &c):
@@ -144,6 +168,11 @@ cdef inline void apply_commands(State *s) noexcept nogil:
         elif c.op == OP_DROP_MEMBER:
             drop_member(s, &c)
         elif c.op == OP_SUPERNODE:
-            make_addr(s, &s.supernode, c.ip, c.port)
+            make_addr(s.families[0], &s.supernode, c.ip, c.port, 0)
             s.supernode_key = endpoint_key(c.ip, c.port)
             s.has_supernode = s.supernode.size != 0
+        elif c.op == OP_ADD_SOCKET:
+            add_socket(s, &c)
+        elif c.op == OP_DROP_SOCKET:
+            drop_socket(s, &c)
+        n2n_store(&s.obeyed, s.obeyed + 1)

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strerror
 
 from n2n._fastpath cimport aead, state, wire, zstd
-from n2n._fastpath.atomic cimport n2n_add, n2n_add64, n2n_get_int, n2n_load64, n2n_store
+from n2n._fastpath.atomic cimport n2n_add, n2n_add64, n2n_get_int, n2n_load, n2n_load64, n2n_store
 from n2n._fastpath.checksum cimport n2n_sum_probe
 from n2n._fastpath.coalesce cimport RUNS
 from n2n._fastpath.linux cimport (
@@ -20,10 +20,11 @@ from n2n._fastpath.linux cimport (
     munmap, read, sendto, setsockopt, sockaddr, write,
 )
 from n2n._fastpath.loop cimport iterate, run_until_stopped
+from n2n._fastpath.members cimport apply_commands
 from n2n._fastpath.openssl cimport OPENSSL_VERSION, OPENSSL_cleanse, OpenSSL_version
 from n2n._fastpath.ring cimport (
-    OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_PUT_MEMBER, OP_PUT_PEER, OP_SUPERNODE, Command, Record,
-    bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
+    NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PUT_MEMBER, OP_PUT_PEER,
+    OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
 )
 from n2n._fastpath.state cimport Addr, Peer, State
 from n2n._fastpath.table cimport table_free, table_init
@@ -31,7 +32,7 @@ from n2n._fastpath.verdict cimport V_CONTROL_TX, V_COUNT, V_DROP_NO_ROUTE, V_DRO
 
 COUNTERS = (
     "udp_rx", "udp_rx_bytes", "udp_tx", "udp_tx_bytes", "tap_rx", "tap_rx_bytes", "tap_tx", "tap_tx_bytes",
-    "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx",
+    "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx", "notice",
     "trains_rx", "trains_tx", "super_rx", "super_tx", "train_refused",
     "drop_empty", "drop_short", "drop_foreign", "drop_type", "drop_truncated", "drop_control_long",
     "drop_vfuze_off", "drop_stranger",
@@ -245,6 +246,18 @@ cdef bytes plain_ip(const uint8_t *ip):
     return PyBytes_FromStringAndSize(<char *>ip, 16)
 
 
+cdef int socket_family(int fd) except -1:
+    """AF_INET or AF_INET6; OSError where `fd` is no such socket."""
+    cdef Addr a
+    a.size = sizeof(a.raw)
+    if getsockname(fd, <sockaddr *>a.raw, &a.size) < 0:
+        raise OSError(errno, f"descriptor {fd} is no socket: {strerror(errno).decode()}")
+    family = (<sockaddr *>a.raw).sa_family
+    if family != AF_INET and family != AF_INET6:
+        raise OSError(f"descriptor {fd} is no IPv4 or IPv6 socket")
+    return family
+
+
 cdef size_t slab_size() noexcept:
     """A batch of slots for each direction, one of work space for zstd, and the arena."""
     return <size_t>(2 * state.BATCH + 1) * state.SLOT_SIZE + state.ARENA_SIZE
@@ -290,6 +303,9 @@ cdef class Plane:
     cdef dict slots                     # mac, or (header id, group, mac) -> slot
     cdef list free_slots
     cdef uint32_t next_slot
+    cdef uint32_t given                 # commands given since the start
+    cdef int fds[9]                     # the sockets that commands have opened, by number; -1: none
+    cdef int families[9]
 
     def __cinit__(self, str role, int udp_fd, *, int tap_fd=-1, bytes mac=b"", uint32_t community=0, bint vfuze=True,
                   bytes key=None, bint compress=False, bint bridge=False, uint32_t max_peers=4096,
@@ -310,14 +326,14 @@ cdef class Plane:
             raise MemoryError
         s.wake_fd = s.event_fd = -1
         s.role = state.EDGE if role == "edge" else state.SUPERNODE
-        s.udp_fd, s.tap_fd = udp_fd, tap_fd if role == "edge" else -1
+        s.tap_fd = tap_fd if role == "edge" else -1
         s.vfuze, s.bridge, s.frame_limit = vfuze, bridge, frame_limit
         s.community, s.max_peers, s.max_groups = community, max_peers, max_groups
         if role == "edge":
             memcpy(s.mac, six(mac, "mac"), 6)
             s.mac48 = wire.get_mac(s.mac)
         s.event_fd, s.own_event_fd = event_fd, event_fd < 0
-        self._socket_family()
+        self._first_socket(udp_fd)
         self._allocate()
         if key is not None:
             if len(key) != aead.KEY_SIZE:
@@ -333,14 +349,13 @@ cdef class Plane:
         self.slots, self.free_slots, self.next_slot = {}, [], 0
         self.lock = RLock()
 
-    cdef int _socket_family(self) except -1:
-        cdef Addr a
-        a.size = sizeof(a.raw)
-        if getsockname(self.s.udp_fd, <sockaddr *>a.raw, &a.size) < 0:
-            raise OSError(errno, f"descriptor {self.s.udp_fd} is no socket: {strerror(errno).decode()}")
-        self.s.family = (<sockaddr *>a.raw).sa_family
-        if self.s.family != AF_INET and self.s.family != AF_INET6:
-            raise OSError(f"descriptor {self.s.udp_fd} is no IPv4 or IPv6 socket")
+    cdef int _first_socket(self, int fd) except -1:
+        cdef int i
+        for i in range(state.SOCKETS):
+            self.fds[i] = self.s.fds[i] = -1
+        self.families[0] = self.s.families[0] = socket_family(fd)
+        self.fds[0] = self.s.fds[0] = fd
+        self.s.listens[0] = True
         return 0
 
     cdef int _offloads(self, bint vnet_hdr, bint coalesce, bint uso, bint gso, bint gro) except -1:
@@ -353,10 +368,10 @@ cdef class Plane:
         s.uso = s.coalesce and uso
         s.max_segments, s.train_limit = 128, <size_t>-1
         # A socket that knows the option says so for the size 0, which changes nothing.
-        s.gso = gso and setsockopt(s.udp_fd, SOL_UDP, UDP_SEGMENT, &off, sizeof(off)) == 0
-        s.gro = gro and setsockopt(s.udp_fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0
+        s.gso = gso and setsockopt(s.fds[0], SOL_UDP, UDP_SEGMENT, &off, sizeof(off)) == 0
+        s.gro = gro and setsockopt(s.fds[0], SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0
         if not s.gro:
-            setsockopt(s.udp_fd, SOL_UDP, UDP_GRO, &off, sizeof(off))
+            setsockopt(s.fds[0], SOL_UDP, UDP_GRO, &off, sizeof(off))
         return 0
 
     cdef int _allocate(self) except -1:
@@ -481,7 +496,22 @@ cdef class Plane:
             if tries > 5000:
                 raise RuntimeError("the data plane does not take commands any more")
             sleep(0.001)
+        self.given += 1
         self._wake()
+        return 0
+
+    cdef int _obeyed(self) except -1:
+        """Wait until all commands given so far are carried out (the lock is held)."""
+        cdef int tries = 0
+        while n2n_load(&self.s.obeyed) != self.given:
+            if not self.running and not self.stepping:
+                apply_commands(self.s)      # with the GIL: nobody begins to run meanwhile
+                continue
+            self._wake()
+            tries += 1
+            if tries > 5000:
+                raise RuntimeError("the data plane does not take commands any more")
+            sleep(0.001)
         return 0
 
     cdef int _slot(self, object name, bint make, uint32_t *slot) except -1:
@@ -510,15 +540,63 @@ cdef class Plane:
         with self.lock:
             self._command(&c)
 
-    def put_peer(self, bytes mac, bytes ip, uint16_t port, bint direct):
-        """Edge: add or change a peer.  Data from ip:port are accepted as its own; frames for it go there if `direct`,
-        else by way of the supernode.  Raises ValueError where the table is full."""
+    def add_socket(self, int fd, *, bint listen=True):
+        """Adopt a further UDP socket (non-blocking and bound; of any family): it is polled and received from like the
+        first one, and serves `put_peer` and `send`.  It is not closed by the plane: drop it first.
+
+        Args:
+            listen: False where another plane receives from it.
+
+        Returns: its number, 1 to 8.  Raises ValueError where there are 8 already, OSError where `fd` is no IPv4 or IPv6
+        socket.
+        """
+        cdef Command c
+        cdef int family = socket_family(fd), gro = self.s.gro
+        memset(&c, 0, sizeof(c))
+        c.op, c.header_id, c.group, c.direct = OP_ADD_SOCKET, fd, family, listen
+        with self.lock:
+            for number in range(1, state.SOCKETS):
+                if self.fds[number] < 0:
+                    break
+            else:
+                raise ValueError(f"the plane has room for {state.SOCKETS - 1} further sockets, and all is taken")
+            if listen:
+                setsockopt(fd, SOL_UDP, UDP_GRO, &gro, sizeof(gro))
+            c.slot = number
+            self._command(&c)
+            self.fds[number], self.families[number] = fd, family
+            return number
+
+    def drop_socket(self, int number):
+        """Give a further socket back: when this returns the plane does not touch it any more (it waits for a round of
+        the plane, microseconds).  Peers that were reached by it are reached by the first one again.  No harm where
+        there is none of that number."""
         cdef Command c
         memset(&c, 0, sizeof(c))
-        c.op, c.port, c.direct = OP_PUT_PEER, port, direct
+        c.op = OP_DROP_SOCKET
+        with self.lock:
+            if 0 < number < state.SOCKETS and self.fds[number] >= 0:
+                c.slot = number
+                self.fds[number] = -1
+                self._command(&c)
+                self._obeyed()
+
+    cdef int _known_socket(self, int number) except -1:
+        if not 0 <= number < state.SOCKETS or self.fds[number] < 0:
+            raise ValueError(f"the plane has no socket {number}")
+        return 0
+
+    def put_peer(self, bytes mac, bytes ip, uint16_t port, bint direct, int socket=0):
+        """Edge: add or change a peer.  Data from ip:port are accepted as its own; frames for it go there if `direct`,
+        by the socket of that number, else by way of the supernode.  Raises ValueError where the table is full, or there
+        is no such socket."""
+        cdef Command c
+        memset(&c, 0, sizeof(c))
+        c.op, c.port, c.direct, c.socket = OP_PUT_PEER, port, direct, socket
         memcpy(c.mac, six(mac, "mac"), 6)
         put_ip(c.ip, ip)
         with self.lock:
+            self._known_socket(socket)
             self._slot(mac, True, &c.slot)
             self._command(&c)
 
@@ -577,7 +655,9 @@ cdef class Plane:
         return self.s.event_fd
 
     def receive(self, int limit=64):
-        """Up to `limit` control datagrams, oldest first: [(datagram, ip of 4 or 16 bytes, port)]."""
+        """Up to `limit` control datagrams and notices, oldest first.  A datagram is (datagram, ip of 4 or 16 bytes,
+        port).  Edge: (mac, b"", 0) is a traffic notice: the host has sent frames for this peer.  There is at most one
+        a second for each peer, of each plane."""
         cdef uint64_t told
         cdef list out
         # Reset before looking: what comes later rings again.
@@ -598,24 +678,26 @@ cdef class Plane:
                 break
             # Popped before the tuple is made: that may collect garbage, which may let another thread in here.
             data = PyBytes_FromStringAndSize(<char *>rec + sizeof(Record), rec.size)
-            ip, port = plain_ip(rec.ip), rec.port
+            ip, port = b"" if rec.kind == NOTICE else plain_ip(rec.ip), rec.port
             bytes_pop(&self.s.control, rec)
             out.append((data, ip, port))
         return out
 
-    def send(self, bytes datagram, bytes ip, uint16_t port):
-        """Send a control datagram from the calling thread, on the plane's socket.  False: dropped, and counted."""
+    def send(self, bytes datagram, bytes ip, uint16_t port, int socket=0):
+        """Send a control datagram from the calling thread, on the plane's socket of that number.  False: dropped, and
+        counted.  Raises ValueError where there is no such socket, or the datagram is empty or too long."""
         cdef uint8_t raw[16]
         cdef Addr to
         cdef ssize_t n
         if not 0 < len(datagram) <= state.MAX_DATAGRAM:
             raise ValueError(f"a datagram has 1 to {state.MAX_DATAGRAM} bytes, not {len(datagram)}")
         put_ip(raw, ip)
-        state.make_addr(self.s, &to, raw, port)
+        self._known_socket(socket)
+        state.make_addr(self.families[socket], &to, raw, port, socket)
         if to.size == 0:
             n2n_add64(&self.s.count[V_DROP_NO_ROUTE], 1)
             return False
-        n = sendto(self.s.udp_fd, PyBytes_AsString(datagram), len(datagram), MSG_DONTWAIT | MSG_NOSIGNAL,
+        n = sendto(self.fds[socket], PyBytes_AsString(datagram), len(datagram), MSG_DONTWAIT | MSG_NOSIGNAL,
                    <sockaddr *>to.raw, to.size)
         if n < 0:
             n2n_add64(&self.s.count[V_DROP_SEND_FULL if errno == EAGAIN or errno == ENOBUFS else V_DROP_SEND_ERROR], 1)
@@ -644,7 +726,8 @@ cdef class Plane:
 
     def peer_counters(self, name):
         """Traffic of one peer (`name`: its mac) or member ((header id, group, mac)): tx_frames, tx_bytes, rx_frames,
-        rx_bytes, last_rx_ns (CLOCK_MONOTONIC; 0: never).  None where it is not known."""
+        rx_bytes, last_rx_ns and (of an edge's peer) rx_direct_ns, when a frame last came from it, and when one came
+        straight from it (CLOCK_MONOTONIC; 0: never).  None where it is not known."""
         cdef Peer *p
         slot = self.slots.get(name)
         if slot is None:
@@ -652,4 +735,4 @@ cdef class Plane:
         p = &self.s.peers[<uint32_t>slot]
         return {"tx_frames": n2n_load64(&p.tx_frames), "tx_bytes": n2n_load64(&p.tx_bytes),
                 "rx_frames": n2n_load64(&p.rx_frames), "rx_bytes": n2n_load64(&p.rx_bytes),
-                "last_rx_ns": n2n_load64(&p.last_rx)}
+                "last_rx_ns": n2n_load64(&p.last_rx), "rx_direct_ns": n2n_load64(&p.last_direct)}

@@ -18,6 +18,8 @@ cdef enum Op:
     OP_ALLOW_SOURCE
     OP_PUT_MEMBER
     OP_DROP_MEMBER
+    OP_ADD_SOCKET               # slot: its number; header_id: descriptor; group: family; direct: poll it, too
+    OP_DROP_SOCKET
 
 cdef struct Command:
     int op
@@ -28,6 +30,7 @@ cdef struct Command:
     uint32_t header_id
     uint32_t group
     int direct
+    int socket                  # number of the socket by which a peer is reached
 
 cdef struct CommandRing:
     Command *items
@@ -63,11 +66,13 @@ cdef inline bint commands_pop(CommandRing *r, Command *c) noexcept nogil:
 cdef struct Record:             # 24 bytes in front of each datagram, all multiples of 8
     uint32_t size               # bytes of the datagram; SKIP: nothing more before the ring's end
     uint16_t port
-    uint16_t spare
+    uint16_t kind               # DATAGRAM or NOTICE
     uint8_t ip[16]
 
 cdef enum:
     SKIP = 0xFFFFFFFF
+    DATAGRAM = 0
+    NOTICE = 1                  # six bytes, the address of a peer: the host sends it frames
 
 cdef struct ByteRing:
     uint8_t *bytes
@@ -81,9 +86,9 @@ cdef inline bint bytes_init(ByteRing *r, uint32_t size) noexcept nogil:
     r.head = r.tail = 0
     return r.bytes != NULL
 
-cdef inline bint bytes_push(ByteRing *r, const uint8_t *data, uint32_t size, const uint8_t *ip,
-                            uint16_t port) noexcept nogil:
-    """Copy a datagram in; False where it does not fit."""
+cdef inline bint bytes_push(ByteRing *r, const uint8_t *data, uint32_t size, const uint8_t *ip, uint16_t port,
+                            int kind) noexcept nogil:
+    """Copy a datagram or a notice in; False where it does not fit."""
     cdef uint32_t need = <uint32_t>sizeof(Record) + ((size + 7) & ~<uint32_t>7)
     cdef uint32_t head = r.head, room = r.size - (head - n2n_load(&r.tail))
     cdef uint32_t at = head & (r.size - 1), left = r.size - at
@@ -99,6 +104,7 @@ cdef inline bint bytes_push(ByteRing *r, const uint8_t *data, uint32_t size, con
     rec = <Record *>(r.bytes + at)
     rec.size = size
     rec.port = port
+    rec.kind = <uint16_t>kind
     memcpy(rec.ip, ip, 16)
     memcpy(r.bytes + at + sizeof(Record), data, size)
     n2n_store(&r.head, head + need)

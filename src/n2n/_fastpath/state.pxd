@@ -39,6 +39,8 @@ cdef enum:
     SOURCES = 4                 # further endpoints by which a peer's frames may come
     MAX_CONTROL = 4126          # of a request to a supernode, or a ping: a header and 4096 bytes of message
     REPORTS_PER_SECOND = 256    # unknown senders told to Python, at most
+    NOTICE_EVERY = 1000000000   # ns between two traffic notices for one peer
+    SOCKETS = 9                 # the first is the plane's own, the others are added while it runs
 
 cdef enum Role:
     EDGE = 1
@@ -47,6 +49,7 @@ cdef enum Role:
 cdef struct Addr:
     uint8_t raw[28]             # a sockaddr_in or a sockaddr_in6, as the socket's family wants it
     socklen_t size              # 0: this socket cannot reach it
+    int socket                  # number of the socket that reaches it
 
 cdef struct Peer:               # an edge's peer, or a supernode's member
     Addr addr
@@ -57,6 +60,7 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
     uint64_t mac48
     bint used
     bint direct
+    uint64_t noticed            # edge: when Python was last told that the host sends to it; ns, coarse
     uint32_t header_id          # supernode: community id that its packets carry
     uint32_t group              # supernode: its community
     int next_in_group           # supernode: list of the community's members, -1 ends it
@@ -67,15 +71,18 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
     uint64_t rx_frames
     uint64_t rx_bytes
     uint64_t last_rx            # CLOCK_MONOTONIC, ns, coarse
+    uint64_t last_direct        # edge: the same of what came straight from it
 
 cdef struct State:
     int role
-    int udp_fd
     int tap_fd
     int wake_fd                 # Python -> plane
     int event_fd                # plane -> Python
     bint own_event_fd
-    int family                  # of udp_fd
+    int fds[9]                  # UDP sockets by number; -1: there is none
+    int families[9]             # of each
+    bint listens[9]             # received from by this plane (another plane may be the one that does)
+    int further                 # how many there are beside the first
     bint vfuze
     bint bridge
     bint sealed
@@ -108,6 +115,7 @@ cdef struct State:
     uint32_t reports
     # flags shared with Python
     uint32_t stop
+    uint32_t obeyed             # commands carried out since the start
     uint32_t sequence
     uint64_t count[V_COUNT]
     # buffers
@@ -191,12 +199,13 @@ cdef inline bint is_mapped(const uint8_t *ip) noexcept nogil:
             return False
     return ip[10] == 0xFF and ip[11] == 0xFF
 
-cdef inline void make_addr(State *s, Addr *a, const uint8_t *ip, uint16_t port) noexcept nogil:
+cdef inline void make_addr(int family, Addr *a, const uint8_t *ip, uint16_t port, int socket) noexcept nogil:
     """A sockaddr of the socket's family; size 0 where it cannot hold `ip`."""
     cdef sockaddr_in *v4 = <sockaddr_in *>a.raw
     cdef sockaddr_in6 *v6 = <sockaddr_in6 *>a.raw
     memset(a, 0, sizeof(Addr))
-    if s.family == AF_INET6:
+    a.socket = socket
+    if family == AF_INET6:
         v6.sin6_family = <unsigned short>AF_INET6
         v6.sin6_port = htons(port)
         memcpy(&v6.sin6_addr, ip, 16)

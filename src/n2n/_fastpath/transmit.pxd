@@ -35,7 +35,7 @@ cdef inline void send_singly(State *s, uint8_t *data, size_t size, size_t segmen
         n = size - at
         if segment and n > segment:
             n = segment
-        if sendto(s.udp_fd, data + at, n, MSG_DONTWAIT | MSG_NOSIGNAL, <const sockaddr *>to.raw, to.size) >= 0:
+        if sendto(s.fds[to.socket], data + at, n, MSG_DONTWAIT | MSG_NOSIGNAL, <const sockaddr *>to.raw, to.size) >= 0:
             bump(s, V_UDP_TX)
             bump_by(s, V_UDP_TX_BYTES, n)
         elif errno == EINTR:
@@ -135,14 +135,26 @@ cdef inline void tx_failed(State *s, int m) noexcept nogil:
     for i in range(h.msg_iovlen):
         send_singly(s, <uint8_t *>h.msg_iov[i].iov_base, h.msg_iov[i].iov_len, segment, <Addr *>h.msg_name)
 
+cdef inline int socket_of(State *s, int m) noexcept nogil:
+    """Number of the socket by which message `m` leaves."""
+    return (<Addr *>s.tx_msgs[m].msg_hdr.msg_name).socket
+
+cdef inline int same_socket(State *s, int first, int total) noexcept nogil:
+    """The end of the messages from `first` on that leave by one socket."""
+    cdef int at = first + 1
+    while at < total and socket_of(s, at) == socket_of(s, first):
+        at += 1
+    return at
+
 cdef inline void tx_flush(State *s) noexcept nogil:
     """Send what is queued.  The kernel stops at the first message that it refuses; the rest goes on behind it."""
-    cdef int at = 0, n, i, total
+    cdef int at = 0, n, i, total, upto
     if s.tx_n == 0:
         return
     total = tx_build(s)
     while at < total:
-        n = sendmmsg(s.udp_fd, &s.tx_msgs[at], total - at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        upto = same_socket(s, at, total) if s.further else total
+        n = sendmmsg(s.fds[socket_of(s, at)], &s.tx_msgs[at], upto - at, MSG_DONTWAIT | MSG_NOSIGNAL)
         if n > 0:
             for i in range(at, at + n):
                 tx_count(s, i)
