@@ -19,7 +19,7 @@ from n2n.errors import ConfigError, PlatformError
 if TYPE_CHECKING:
     from n2n.config import Loaded
 
-__all__ = ["app"]
+__all__ = ["Role", "app", "load", "sample"]
 
 _PRIVATE: Final = 0o600
 
@@ -79,7 +79,7 @@ def show(ctx: typer.Context, role: _Role, config: _File = None, as_json: _Json =
     """
     from n2n.config import show as lines_of
 
-    loaded = _load(role, config, ctx.args)
+    loaded = load(role, config, ctx.args)
     lines = lines_of(loaded)
     if as_json:
         values = [{"key": line.key, "value": line.value, "origin": line.origin} for line in lines]
@@ -99,7 +99,7 @@ def check(ctx: typer.Context, role: _Role, config: _File = None, as_json: _Json 
     problems: list[str] = []
     warnings: Sequence[str] = ()
     try:
-        warnings = _load(role, config, ctx.args).warnings
+        warnings = load(role, config, ctx.args).warnings
     except ConfigError as error:
         if not as_json:
             tell_error(error)
@@ -119,7 +119,12 @@ def sample(role: str) -> str:
     return (resources.files("n2n") / "data" / "configs" / f"{role}.yaml").read_text(encoding="utf-8")
 
 
-def _load(role: Role, path: Path | None, words: list[str]) -> Loaded[Any]:
+def load(role: Role, path: Path | None, words: list[str]) -> Loaded[Any]:
+    """The configuration from a file and the words of a daemon's command line.
+
+    Raises:
+        ConfigError: something is wrong with it, or the words are no flags of that daemon.
+    """
     from n2n.cli.foreground import read_flags
     from n2n.config import load_edge, load_supernode
 

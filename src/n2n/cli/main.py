@@ -27,6 +27,7 @@ _VERBS: Final = {
     "leases": "n2n.cli.show",
     "version": "n2n.cli.show",
     "logs": "n2n.cli.logs",
+    "doctor": "n2n.cli.doctor",
 }
 _INTERRUPTED: Final = 130
 
