@@ -56,7 +56,7 @@ def values_of(struct: Struct) -> st.SearchStrategy[Any]:
     defaults = struct.empty
     return st.builds(
         struct.cls,
-        **{field.attr: st.just(getattr(defaults, field.attr)) | _field(field.kind) for field in struct.fields},
+        **{field.attr: st.just(getattr(defaults, field.attr)) | _field(field.kind) for field in struct.described(True)},
     )
 
 

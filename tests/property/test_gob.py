@@ -171,7 +171,7 @@ def test_field_order_and_extra_fields_do_not_matter(data, message):
     simple = [f for f in struct.fields if getattr(f.kind, "value", None) in ids]
     if not simple:
         return
-    rest = {f.attr: getattr(struct.empty, f.attr) for f in struct.fields if f not in simple}
+    rest = {f.attr: getattr(struct.empty, f.attr) for f in struct.described(True) if f not in simple}
     message = dataclasses.replace(message, **rest)
     order = data.draw(st.permutations([*simple, None]))
     names = tuple(field.wire.encode() if field else b"Unknown" for field in order)

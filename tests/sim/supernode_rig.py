@@ -20,6 +20,7 @@ from n2n.proto.actions import (
     SaveLease,
     SaveNetwork,
     Send,
+    SendProbe,
 )
 from n2n.proto.sn_settings import SupernodeSettings
 from n2n.proto.supernode import SupernodeCore
@@ -86,6 +87,7 @@ class Rig:
         )
         self.relay = RelayModel(vfuze=self.settings.vfuze, every_type=True)
         self.notes: list[Note] = []
+        self.probed: list[tuple[bytes, Endpoint]] = []
         self.decrypts: list[Decrypt] = []
         self.log: list[Action] = []
         self.core.handle_timer(self.now)
@@ -128,6 +130,8 @@ class Rig:
         match action:
             case Send(datagram, endpoint):
                 sent.append((datagram, endpoint))
+            case SendProbe(datagram, endpoint):
+                self.probed.append((datagram, endpoint))
             case Decrypt(token, ciphertext):
                 self.decrypts.append(action)
                 if self.decrypting:
@@ -196,9 +200,9 @@ class Party:
         }
         return build(self.header(PacketType.REGISTER_REQUEST), RegisterRequest(**{**fields, **changes}))
 
-    def heartbeat_datagram(self) -> bytes:
+    def heartbeat_datagram(self, card: bytes = b"") -> bytes:
         """A heartbeat."""
-        message = HeartbeatPulse(str(self.mac), self.community, self.seal())
+        message = HeartbeatPulse(str(self.mac), self.community, self.seal(), n2n=card)
         return build(self.header(PacketType.HEARTBEAT), message)
 
     def unregister_datagram(self) -> bytes:

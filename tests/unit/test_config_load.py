@@ -157,6 +157,7 @@ class TestPrecedence:
             "udp_buffer_size": 5000,
             "strict_hash_checking": False,
             "enable_vfuze": False,
+            "probe_port": 0,
             "state_dir": "/s",
             "source_rate": 2,
             "total_rate": 2.5,

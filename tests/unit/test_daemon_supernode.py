@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -17,10 +18,21 @@ from n2n.config import SupernodeConfig
 from n2n.crypto import SupernodeKey, encrypt
 from n2n.daemon.supernode import GroupNumbers, SupernodeDaemon
 from n2n.errors import PlatformError, StoreError
+from n2n.net import open_udp
 from n2n.proto.actions import Decrypt, DropMember, LeaseRecord, PutMember, SaveLease, Send
 from n2n.store import MemoryStore
 from n2n.types import Endpoint, MacAddress
-from n2n.wire import PacketType, ProtoV, RegisterRequest, build, community_id, derive_mac
+from n2n.wire import (
+    PacketType,
+    ProtoV,
+    RegisterRequest,
+    SNPublicSecret,
+    Where,
+    build,
+    community_id,
+    derive_mac,
+    parse,
+)
 from tests.unit.daemon_fakes import FakePlane, until
 
 HERE = Endpoint.parse("192.0.2.1:1")
@@ -89,6 +101,49 @@ def test_decryptions_are_answered_from_threads() -> None:
             daemon._execute([Decrypt(1, sealed), Decrypt(2, bytes(256)), Decrypt(3, b"short")])
             await until(lambda: len(answers) == 3)
             assert sorted(answers) == [(1, b"machine id"), (2, None), (3, None)]
+
+    run(main)
+
+
+def free_pair() -> int:
+    """A UDP port that is free, and so is the one after it."""
+    while True:
+        with open_udp("127.0.0.1:0") as first, contextlib.suppress(PlatformError):
+            port = int(first.getsockname()[1])
+            if port < 65535:
+                open_udp(f"127.0.0.1:{port + 1}").close()
+                return port
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", ""])
+def test_the_second_port_tells_where_an_edge_is_seen(listen: str) -> None:
+    port = free_pair()
+    question = build(ProtoV(PacketType.SN_PUBLIC_SECRET), SNPublicSecret(True, n2n=Where(b"12345678").pack()))
+
+    async def main() -> None:
+        with open_udp("127.0.0.1:0") as sock:
+            async with make([], listen_address=f"{listen}:{port}"):
+                sock.sendto(question, ("127.0.0.1", port + 1))
+                answer = await asyncio.get_running_loop().sock_recv(sock, 2000)
+                assert Where.unpack(parse(answer).message.n2n).observed == Endpoint.of_sockaddr(sock.getsockname())
+            open_udp(f"127.0.0.1:{port + 1}").close()  # given back
+
+    run(main)
+
+
+def test_a_second_port_that_is_taken_is_left_out_unless_it_was_asked_for() -> None:
+    async def main() -> None:
+        port = free_pair()
+        with open_udp(f"127.0.0.1:{port + 1}"):
+            daemon = make([], listen_address=f"127.0.0.1:{port}")
+            told: list[str] = []
+            daemon.listeners.add(lambda event: told.append(str(event["event"])))
+            async with daemon:
+                assert "no_probe_port" in told
+            with pytest.raises(PlatformError, match="in use"):
+                await make([], listen_address=f"127.0.0.1:{port}", probe_port=port + 1).start()
+        async with make([], listen_address=f"127.0.0.1:{port}", probe_port=0):
+            open_udp(f"127.0.0.1:{port + 1}").close()  # it is not ours
 
     run(main)
 

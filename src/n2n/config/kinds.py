@@ -19,6 +19,7 @@ from n2n.errors import ProtocolError
 from n2n.wire.hashes import clean_name, name_bytes
 
 __all__ = [
+    "AUTO_PORT",
     "BASE_ADDRESS",
     "BOOLEAN",
     "COMMUNITY",
@@ -28,6 +29,7 @@ __all__ = [
     "MASK",
     "OPTIONAL_ADDRESS",
     "PATH",
+    "PROBE_PORT",
     "SECRET",
     "STATE_DIR",
     "TAP_NAME",
@@ -194,6 +196,34 @@ def _read_threads(value: object) -> int:
 def _check_threads(value: int) -> None:
     if not 0 <= value <= 64:
         raise BadValueError(f"{value} is not between 1 and 64 (nor 0, which is auto)")
+
+
+def _read_probe_port(value: object) -> int:
+    """A port; the word "auto" is -1."""
+    text = str(value).strip().lower()
+    if text == "auto":
+        return AUTO_PORT
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise BadValueError(f"{_shown(value)} is neither auto nor a port (0 for none, or 1 to 65535)")
+    return int(text)
+
+
+def _check_probe_port(value: int) -> None:
+    if not AUTO_PORT <= value <= 65535:
+        raise BadValueError(f"{value} is not between 0 and 65535 (nor -1, which is auto)")
+
+
+#: In a finished configuration: the port after the main one.
+AUTO_PORT: Final = -1
+#: A supernode's second port: 1 to 65535, 0 for none, -1 in a finished configuration means "auto".
+PROBE_PORT: Final = Kind(
+    "a port, or auto",
+    int,
+    _read_probe_port,
+    _read_probe_port,
+    _check_probe_port,
+    lambda value: "auto" if value == AUTO_PORT else str(value),
+)
 
 
 #: Threads of the data plane: 1 to 64, 0 in a finished configuration means "auto".

@@ -173,6 +173,8 @@ class SupernodeConfig:
         udp_buffer_size: asked for in each direction of the UDP socket.
         strict_hash_checking: refuse an edge whose packets carry another community id than its community's name gives.
         enable_vfuze: relay frames with the short header.
+        probe_port: second UDP port, where edges ask from which endpoint they are seen; -1: the one after
+            `listen_address`'s, if that is free ("auto"); 0: none.
         state_dir: holds leases and the key of one supernode; None: nothing is kept.
         source_rate: registrations, heartbeats and leaves in a second from one source address.
         total_rate: the same from all sources.
@@ -202,6 +204,7 @@ class SupernodeConfig:
     udp_buffer_size: int = _key(_BUFFERS, 2 * 1024 * 1024)
     strict_hash_checking: bool = _key(kinds.BOOLEAN, _CORE.strict_hash_checking)
     enable_vfuze: bool = _key(kinds.BOOLEAN, _CORE.vfuze)
+    probe_port: int = _key(kinds.PROBE_PORT, kinds.AUTO_PORT)
     state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_state_dir)
     source_rate: float = _key(_RATE, float(_CORE.source_rate.per_second))
     total_rate: float = _key(_RATE, float(_CORE.total_rate.per_second))
@@ -220,11 +223,14 @@ class SupernodeConfig:
         if self.debug:
             object.__setattr__(self, "log_level", "debug")
 
-    def settings(self, *, mapped_addresses: bool = _CORE.mapped_addresses) -> SupernodeSettings:
+    def settings(
+        self, *, mapped_addresses: bool = _CORE.mapped_addresses, probe_port: int = _CORE.probe_port
+    ) -> SupernodeSettings:
         """What of this concerns the protocol's core.
 
         Args:
             mapped_addresses: the UDP socket is a dual-stack one.
+            probe_port: of the second socket, if there is one.
         """
         return SupernodeSettings(
             base=self.community_subnet,
@@ -233,6 +239,7 @@ class SupernodeConfig:
             cleanup_interval=self.cleanup_interval,
             strict_hash_checking=self.strict_hash_checking,
             vfuze=self.enable_vfuze,
+            probe_port=probe_port,
             mapped_addresses=mapped_addresses,
             source_rate=_with_burst(self.source_rate, _CORE.source_rate),
             total_rate=_with_burst(self.total_rate, _CORE.total_rate),

@@ -15,15 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
 from n2n.config import SupernodeConfig
+from n2n.config.kinds import AUTO_PORT
 from n2n.crypto import SupernodeKey
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.commits import CommitQueue
 from n2n.daemon.dataplane import thread_count
 from n2n.daemon.drive import Drive
 from n2n.daemon.logs import log_event
-from n2n.errors import N2NError
-from n2n.net import open_udp_group
-from n2n.proto.actions import Decrypt, DropMember, PutMember
+from n2n.daemon.probe import ProbeSocket
+from n2n.errors import N2NError, PlatformError
+from n2n.net import open_udp, open_udp_group
+from n2n.proto.actions import Decrypt, DropMember, PutMember, SendProbe
 from n2n.proto.supernode import SupernodeCore
 from n2n.store import KEY_FILE, LEASES_FILE, LeaseStore, MemoryStore, SqliteStore, load_or_make_key
 from n2n.types import Endpoint, MacAddress
@@ -32,6 +34,7 @@ __all__ = ["GroupNumbers", "SupernodeDaemon"]
 
 #: Decryptions that wait or are under way. The core asks for fewer and gives up the late ones: a second fence.
 _MAX_DECRYPTIONS: Final = 4096
+_LAST_PORT: Final = 65535
 
 
 class GroupNumbers:
@@ -108,10 +111,13 @@ class SupernodeDaemon(Daemon):
         self._decryptions = 0
         self._decryptions_dropped = 0
         self._groups = GroupNumbers()
+        self._probe_sock: socket.socket | None = None
+        self._probe: ProbeSocket | None = None
         self._handlers |= {
             Decrypt: self._on_decrypt,
             PutMember: self._on_put_member,
             DropMember: self._on_drop_member,
+            SendProbe: self._on_send_probe,
         }
 
     @property
@@ -164,6 +170,7 @@ class SupernodeDaemon(Daemon):
         return {
             "daemon_core_faults": self._drive.faults if self._drive is not None else 0,
             "daemon_decryptions_dropped": self._decryptions_dropped,
+            "daemon_probe_failures": self._probe.failures if self._probe is not None else 0,
             "daemon_store_failures": self._commits.failures if self._commits is not None else 0,
         }
 
@@ -182,8 +189,9 @@ class SupernodeDaemon(Daemon):
             undo.callback(self._release, one)
         sock = socks[0]
         self.local = local_endpoint(sock)
+        probe_port = self._open_probe(undo, self.local)
         # As the reference does: a dual-stack socket has IPv4 addresses in their mapped form, and tells them so.
-        settings = config.settings(mapped_addresses=sock.family == socket.AF_INET6)
+        settings = config.settings(mapped_addresses=sock.family == socket.AF_INET6, probe_port=probe_port)
         plane = self._plane = self._make_plane(
             "supernode",
             [one.fileno() for one in socks],
@@ -213,7 +221,32 @@ class SupernodeDaemon(Daemon):
             },
         )
         self._run_plane(plane, self._drive, undo)
+        if self._probe_sock is not None:
+            self._probe = ProbeSocket(self._probe_sock, self._probed)
+            undo.callback(self._probe.stop)
         self._ready.set()
+
+    def _open_probe(self, undo: contextlib.AsyncExitStack, local: Endpoint) -> int:
+        """Open the second socket, at the main one's address; returns its port, or 0 if there is none."""
+        wanted = self.config.probe_port
+        port = local.port + 1 if wanted == AUTO_PORT else wanted
+        if not 0 < port <= _LAST_PORT:
+            return 0
+        anywhere = self.config.listen_address.startswith(":")
+        try:
+            sock = open_udp(f":{port}" if anywhere else Endpoint(local.ip, port))
+        except PlatformError as error:
+            if wanted != AUTO_PORT:
+                raise
+            self.tell("warning", "no_probe_port", {"port": port, "error": str(error)})
+            return 0
+        undo.callback(sock.close)
+        self._probe_sock = sock
+        return port
+
+    def _probed(self, datagram: bytes, source: Endpoint) -> None:
+        if self._drive is not None:
+            self._drive.call(self._drive.core.receive_probe, datagram, source)
 
     def _open_store(self) -> LeaseStore:
         if self._store is None:
@@ -230,6 +263,10 @@ class SupernodeDaemon(Daemon):
     def _save_failed(self, error: Exception) -> None:
         # Called in the store's thread.
         log_event(self.log, "error", "store_failed", {"error": str(error)})
+
+    def _on_send_probe(self, action: SendProbe) -> None:
+        if self._probe is not None:
+            self._probe.send(action.datagram, action.endpoint)
 
     def _on_put_member(self, action: PutMember) -> None:
         assert self._plane is not None

@@ -20,6 +20,7 @@ from n2n.types import Endpoint, MacAddress
 __all__ = [
     "Action",
     "AllowSource",
+    "Birthday",
     "Configure",
     "Decrypt",
     "DropLease",
@@ -36,6 +37,7 @@ __all__ = [
     "SaveLease",
     "SaveNetwork",
     "Send",
+    "SendProbe",
     "SetSupernode",
     "SupernodeAction",
 ]
@@ -71,6 +73,14 @@ class LeaseRecord:
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send one datagram from the core's UDP socket."""
+
+    datagram: bytes
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Send one datagram from the supernode's second socket, the one at its probe port."""
 
     datagram: bytes
     endpoint: Endpoint
@@ -200,12 +210,36 @@ class AllowSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Birthday:
+    """Open many sockets at once, send one datagram from each, and see whether anything comes back to one.
+
+    The world answers with ``birthday_won(mac, endpoint, now)``: then a socket got a datagram from `endpoint`, and all
+    that is sent to `endpoint` from now on leaves by that socket (which the plane receives from, too).  What it got is
+    handed to ``receive`` after that.  The other sockets are closed after `seconds` in any case.  Another one for the
+    same peer takes the place of the first.
+
+    Args:
+        mac: the peer.
+        endpoint: where the datagrams go, and where an answer must come from.
+        datagram: what each socket sends once.
+        sockets: how many, at most 256; fewer where the host does not let so many be opened.
+        seconds: how long they wait.
+    """
+
+    mac: MacAddress
+    endpoint: Endpoint
+    datagram: bytes
+    sockets: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resolve:
     """Resolve the supernode's name again; the world answers with ``set_supernode(endpoint, now)``."""
 
 
 SupernodeAction: TypeAlias = (
-    Send | Note | Decrypt | PutMember | DropMember | SaveLease | DropLease | SaveNetwork | DropNetwork
+    Send | SendProbe | Note | Decrypt | PutMember | DropMember | SaveLease | DropLease | SaveNetwork | DropNetwork
 )
-EdgeAction: TypeAlias = Send | Note | Configure | SetSupernode | PutPeer | DropPeer | AllowSource | Resolve
+EdgeAction: TypeAlias = Send | Note | Configure | SetSupernode | PutPeer | DropPeer | AllowSource | Birthday | Resolve
 Action: TypeAlias = SupernodeAction | EdgeAction

@@ -86,15 +86,16 @@ def cut_desc(text: str) -> str:
     return raw[: end or DESC_LIMIT].decode("utf-8", "surrogateescape")
 
 
-def info_of(member: Member, mapped: bool) -> messages.PeerInfo:
-    """What others are told of an edge."""
+def info_of(member: Member, mapped: bool, cards: bool = False) -> messages.PeerInfo:
+    """What others are told of an edge; `cards`: they are told its card, too."""
     peer = PeerInfo(member.mac, member.name, member.community.name, member.ip, member.endpoint)
-    return from_peer(peer, mapped)
+    return from_peer(peer, mapped, member.card if cards else b"")
 
 
-def peer_event(member: Member, event: PeerEvent, mapped: bool, now: Instant) -> bytes:
-    """Event 2 or 3 about one edge, for all others."""
-    body = PeerInfoList(peer_infos=(info_of(member, mapped),), event_type=event)
+def peer_event(member: Member, event: PeerEvent, mapped: bool, now: Instant, cards: bool = False) -> bytes:
+    """Event 2 or 3 about one edge, for all others (`cards`: for those that showed a card themselves)."""
+    cards = cards and event == PeerEvent.REGISTERED
+    body = PeerInfoList(peer_infos=(info_of(member, mapped, cards),), event_type=event)
     return own(PacketType.PEER_INFO, member.community.id, now, body)
 
 
@@ -102,7 +103,7 @@ def peer_lists(member: Member, header_id: int, mapped: bool, now: Instant) -> li
     """The answer to a peer list request: all others of the community, in as few datagrams as it takes.
 
     Args:
-        member: who asks.
+        member: who asks; if it showed a card, it is told those of the others.
         header_id: community id of the answers' headers.
         mapped: write IPv4 socket addresses as 16 bytes.
         now: goes into the headers.
@@ -111,7 +112,7 @@ def peer_lists(member: Member, header_id: int, mapped: bool, now: Instant) -> li
     parts: list[list[messages.PeerInfo]] = [[]]
     start = left = ROOM - _DESCRIPTORS - _info_size(origin)
     for other in member.community.others(member.mac):
-        info = info_of(other, mapped)
+        info = info_of(other, mapped, cards=bool(member.card))
         size = _info_size(info)
         if size > left:
             parts.append([])
@@ -205,7 +206,8 @@ def _info_size(info: messages.PeerInfo) -> int:
     socket = info.pub_socket
     there = 0 if socket is None else len(socket.ip) + len(name_bytes(socket.zone))
     named = len(name_bytes(info.community)) + len(name_bytes(info.desc))
-    return _PEER_INFO + len(info.virtual_ip) + len(info.mac_addr) + there + named
+    card = len(info.n2n) + 3 if info.n2n else 0
+    return _PEER_INFO + card + len(info.virtual_ip) + len(info.mac_addr) + there + named
 
 
 def _infos_size(infos: PeerP2PInfos) -> int:

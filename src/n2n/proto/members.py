@@ -102,6 +102,7 @@ class Member:
         state: payload of its last P2P state, checked; None before the first.
         quiet_until: until then it is sent no event (it asked for the key, and v5 stumbles over anything else).
         missed: an event was held back.
+        card: what it told of itself for other n2n edges, as it came; empty: a v5 edge.
     """
 
     community: Community
@@ -117,6 +118,7 @@ class Member:
     state: bytes | None = None
     quiet_until: float = 0.0
     missed: bool = False
+    card: bytes = b""
     _buckets: dict[tuple[int, bool], Bucket] = field(default_factory=dict)
 
     def take(self, kind: int, own: bool, rate: Rate, mono: float) -> bool:

@@ -19,6 +19,7 @@ from n2n.proto.members import Community, Member, Record, digest_of
 from n2n.proto.sn_state import SupernodeState
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import (
+    CARD_LIMIT,
     HeartbeatPulse,
     PacketType,
     PeerEvent,
@@ -26,6 +27,7 @@ from n2n.wire import (
     RegisterRequest,
     RegisterResponse,
     UnregisterRequest,
+    Welcome,
     clean_name,
     community_id,
     decode,
@@ -39,6 +41,8 @@ _MACHINE_ID_SIZE: Final = 16
 #: An edge that moves has a clock; if that went back or ahead by more (seconds), the packet is an old one.
 _SKEW_LIMIT: Final = 16.0
 _REFUSED: Final = RegisterResponse()
+#: Stands for changed cards among the kinds of requests that are limited (those are packet types, below 256).
+_CARDS: Final = 256
 
 
 class Registrar:
@@ -129,7 +133,7 @@ class Registrar:
             return
         matches = hashlib.sha256(machine_id).digest() == member.owner
         if isinstance(job.message, HeartbeatPulse):
-            self._finish_heartbeat(job, member, matches, now)
+            self._finish_heartbeat(job, job.message.n2n, member, matches, now)
         elif matches:
             self._remember(member, job)
             self._state.remove(member, "left", now)
@@ -259,6 +263,7 @@ class Registrar:
             if isinstance(entered, str):
                 return entered
             member = entered
+            member.card = self._checked_card(message.n2n)
         elif member.owner != owner:
             return Refusal.OWNER
         elif self._restless(member, job, now):
@@ -266,6 +271,7 @@ class Registrar:
         else:
             self._move(member, job, now)
             self._renew(member, now)
+            member.card = self._checked_card(message.n2n)
         self._remember(member, job)
         self._accept(member, job.source, now)
         state.put(member)
@@ -300,7 +306,8 @@ class Registrar:
     def _accept(self, member: Member, source: Endpoint, now: Instant) -> None:
         """Tell an edge its address.  This goes before anything else to that address (WIRE, quirk 12)."""
         state = self._state
-        answer = RegisterResponse(True, str(member.ip), member.community.network.prefixlen)
+        welcome = Welcome(state.settings.probe_port).pack() if member.card else b""
+        answer = RegisterResponse(True, str(member.ip), member.community.network.prefixlen, welcome)
         state.send(own(PacketType.REGISTER_RESPONSE, member.community.id, now, answer), source)
         state.forget_quiet(member)
         state.strangers.forget(source)
@@ -319,7 +326,7 @@ class Registrar:
         }
         state.note("warning", "registration_refused", now, **fields)
 
-    def _finish_heartbeat(self, job: Job, member: Member, matches: bool, now: Instant) -> None:
+    def _finish_heartbeat(self, job: Job, card: bytes, member: Member, matches: bool, now: Instant) -> None:
         state = self._state
         if not matches:
             state.count("heartbeats_refused")
@@ -334,13 +341,34 @@ class Registrar:
         self._move(member, job, now)
         self._renew(member, now)
         self._remember(member, job)
+        news = self._new_card(member, card, now)
         if moved:
             state.put(member)
-            state.tell_others(member, PeerEvent.REGISTERED, now)
-            moves = {"before": str(before)} | state.names(member)
-            state.note("info", "edge_moved", now, **moves)
         else:
             state.speak(member, now)
+        if moved or news:
+            state.tell_others(member, PeerEvent.REGISTERED, now)
+        if moved:
+            moves = {"before": str(before)} | state.names(member)
+            state.note("info", "edge_moved", now, **moves)
+
+    def _checked_card(self, card: bytes) -> bytes:
+        """What is kept of an `N2N` field: its content is the edges' affair, its length is ours."""
+        if len(card) <= CARD_LIMIT:
+            return card
+        self._state.count("cards_refused")
+        return b""
+
+    def _new_card(self, member: Member, card: bytes, now: Instant) -> bool:
+        """A heartbeat brought this card; whether it is another one, and others may be told of it now."""
+        card = self._checked_card(card)
+        if not card or card == member.card:
+            return False
+        if not member.take(_CARDS, True, self._state.settings.member_rate, now.mono):
+            self._state.count("cards_limited")  # the next heartbeat brings it again
+            return False
+        member.card = card
+        return True
 
     def _restless(self, member: Member, job: Job, now: Instant) -> bool:
         """An edge moves too often: all others are told each time."""

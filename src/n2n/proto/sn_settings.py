@@ -25,6 +25,7 @@ class SupernodeSettings:
         expiry: seconds without heartbeat or registration after which an edge counts as gone.
         cleanup_interval: seconds between two looks for such edges.
         strict_hash_checking: refuse an edge whose header carries another community id than its community's name gives.
+        probe_port: UDP port of a second socket, where edges ask from which endpoint they are seen; 0: there is none.
         vfuze: relay packets with the short header (the data plane does; the core only carries the word).
         mapped_addresses: tell IPv4 socket addresses as 16 bytes, as the reference does on a dual-stack socket.
         lease_lifetime: seconds for which an address is renewed.
@@ -58,6 +59,7 @@ class SupernodeSettings:
     expiry: float = 600.0
     cleanup_interval: float = 300.0
     strict_hash_checking: bool = True
+    probe_port: int = 0
     vfuze: bool = True
     mapped_addresses: bool = True
     lease_lifetime: float = LEASE_LIFETIME

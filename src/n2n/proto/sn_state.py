@@ -36,6 +36,8 @@ COUNTERS: Final = (
     "answers_limited",  # a registered edge asked for lists, states or leases too often
     "answers_misdirected",  # full state or leases asked for from elsewhere than the edge's own address
     "bad_ciphertext",  # an encrypted machine id that is not as long as our key
+    "cards_limited",  # changed cards of an edge that others are not told of yet
+    "cards_refused",  # longer than any honest one
     "clock_skew",  # refused by max_clock_skew
     "decrypt_failed",  # a machine id that did not open
     "decrypt_full",  # too many decryptions under way
@@ -80,6 +82,8 @@ COUNTERS: Final = (
     "unregisters",
     "unregisters_refused",
     "unsendable_source",  # from port 0
+    "wheres_no_port",  # an answer from the probe port was asked for, and there is none
+    "wheres_sent",  # edges told where they are seen
 )
 
 #: Longest name of a community, in bytes: it stands in every entry of every peer list.
@@ -170,7 +174,8 @@ class SupernodeState:
 
     def tell_others(self, member: Member, event: PeerEvent, now: Instant) -> None:
         """Tell all other edges of the community about this one."""
-        datagram = peer_event(member, event, self.settings.mapped_addresses, now)
+        mapped = self.settings.mapped_addresses
+        made: dict[bool, bytes] = {}
         for other in member.community.others(member.mac):
             if other.endpoint == member.endpoint:
                 continue  # a former self of the same edge, not yet expired
@@ -178,7 +183,10 @@ class SupernodeState:
                 other.missed = True
                 self.count("events_held")
                 continue
-            self.send(datagram, other.endpoint)
+            cards = bool(other.card)  # a v5 edge gets what it always got, to the byte
+            if cards not in made:
+                made[cards] = peer_event(member, event, mapped, now, cards)
+            self.send(made[cards], other.endpoint)
             self.count("events_sent")
 
     def send_list(self, member: Member, header_id: int, now: Instant) -> None:

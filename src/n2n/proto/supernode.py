@@ -30,6 +30,7 @@ from n2n.proto.sn_register import Registrar
 from n2n.proto.sn_settings import SupernodeSettings
 from n2n.proto.sn_state import SupernodeState
 from n2n.proto.views import CommunityView, MemberView
+from n2n.proto.whereabouts import Whereabouts
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import (
     PROTOV_SIZE,
@@ -89,6 +90,7 @@ class SupernodeCore:
     ) -> None:
         self._state = SupernodeState(settings, public_pem, leases, networks or {})
         self._registrar = Registrar(self._state, key_size)
+        self._whereabouts = Whereabouts(self._state)
         self._next_cleanup: float | None = None
         self._next_tick: float | None = None
         self._full_states: dict[Community, _Made] = {}
@@ -132,6 +134,11 @@ class SupernodeCore:
         except (MalformedDatagram, LocalProtocolError):
             state.count("malformed")
         self._plan_tick(now)
+
+    def receive_probe(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
+        """A datagram came to the probe port.  Never raises for what is in it."""
+        self._state.count("received")
+        self._whereabouts.receive(datagram, source, now)
 
     def decrypted(self, token: int, machine_id: bytes | None, now: Instant) -> None:
         """Answer to a `Decrypt` action; None if the ciphertext did not open."""
@@ -256,7 +263,14 @@ class SupernodeCore:
         if not state.key_sources.take(source_key(source), now.mono):
             state.count("keys_limited")
             return
-        if not self._is_request(decode(SNPublicSecret, payload).is_request):
+        question = decode(SNPublicSecret, payload)
+        if question.n2n:
+            if state.key_total.take(now.mono):
+                self._whereabouts.asked(header, question.n2n, source, now)
+            else:
+                state.count("keys_limited")
+            return
+        if not self._is_request(question.is_request):
             return
         if not state.key_total.take(now.mono):
             state.count("keys_limited")

@@ -7,6 +7,22 @@ Nothing here does input or output or reads a clock.  Decoders raise
 
 from __future__ import annotations
 
+from n2n.wire.cards import (
+    CANDIDATES_LIMIT,
+    CARD_LIMIT,
+    TOKEN_SIZE,
+    Candidate,
+    CandidateKind,
+    Card,
+    Mapping,
+    Note,
+    NoteKind,
+    Welcome,
+    Where,
+    unwrap,
+    usable,
+    wrap,
+)
 from n2n.wire.codec import MESSAGE_OF, Packet, build, decode, encode, parse
 from n2n.wire.constants import (
     DEFAULT_TTL,
@@ -58,6 +74,8 @@ from n2n.wire.messages import (
 )
 
 __all__ = [
+    "CANDIDATES_LIMIT",
+    "CARD_LIMIT",
     "DEFAULT_TTL",
     "FLAG_EXTENDED",
     "FLAG_SUPERNODE",
@@ -65,14 +83,21 @@ __all__ = [
     "MESSAGE_OF",
     "PROTOCOL_VERSION",
     "PROTOV_SIZE",
+    "TOKEN_SIZE",
     "VFUZE_MARK",
     "VFUZE_SIZE",
+    "Candidate",
+    "CandidateKind",
+    "Card",
     "GoTime",
     "HeartbeatPulse",
     "Lease",
     "LeaseEdgeInfos",
     "LeaseWithEdgeInfos",
     "LeasesInfos",
+    "Mapping",
+    "Note",
+    "NoteKind",
     "OnlineCheck",
     "P2PCommunityDatas",
     "P2PFullState",
@@ -94,6 +119,8 @@ __all__ = [
     "UDPAddr",
     "UnregisterRequest",
     "VFuze",
+    "Welcome",
+    "Where",
     "build",
     "clean_name",
     "community_id",
@@ -107,5 +134,8 @@ __all__ = [
     "name_of",
     "parse",
     "to_peer",
+    "unwrap",
+    "usable",
     "virtual_network",
+    "wrap",
 ]

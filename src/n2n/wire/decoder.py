@@ -81,7 +81,7 @@ class _Planner:
         if known is not None:
             return known
         described = self._described(struct.name, type_id, Kind.STRUCT)
-        ours = {field.wire.encode(): field for field in struct.fields}
+        ours = {field.wire.encode(): field for field in struct.described(more=True)}
         fields: list[tuple[str | None, _Read]] = []
         for name, part in zip(described.names, described.parts, strict=True):
             field = ours.get(name)

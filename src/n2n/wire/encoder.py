@@ -1,4 +1,8 @@
-"""Messages to gob: per message type a constant block of descriptors, then the value."""
+"""Messages to gob: per message type a constant block of descriptors, then the value.
+
+A message with something in a further field (`Struct.further`) has a block of its own; all others are what the reference
+writes.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +41,9 @@ _Write: TypeAlias = Callable[[bytearray, Any], None]
 class _Describer:
     """Gives ids to the types of one message, outer before inner, and writes their descriptors."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: bool) -> None:
         self.out = bytearray()
+        self._more = more
         self._ids: dict[object, int] = {}
 
     def id_of(self, kind: FieldKind) -> int:
@@ -63,10 +68,11 @@ class _Describer:
         done.add(kind)
         type_id = self.id_of(kind)
         if isinstance(kind, Struct):
-            names = tuple(field.wire.encode() for field in kind.fields)
-            parts = tuple(self.id_of(field.kind) for field in kind.fields)
+            fields = kind.described(self._more)
+            names = tuple(field.wire.encode() for field in fields)
+            parts = tuple(self.id_of(field.kind) for field in fields)
             gob.put_descriptor(self.out, type_id, kind.name, WireType(Kind.STRUCT, parts, names))
-            for field in kind.fields:
+            for field in fields:
                 self.describe(field.kind, done)
         elif isinstance(kind, SliceOf):
             gob.put_descriptor(self.out, type_id, kind.name, WireType(Kind.SLICE, (self.id_of(kind.struct),)))
@@ -82,9 +88,9 @@ class _Describer:
 
 
 @cache
-def descriptor_block(struct: Struct) -> bytes:
-    """The descriptors that every message of this struct starts with."""
-    describer = _Describer()
+def descriptor_block(struct: Struct, more: bool = False) -> bytes:
+    """The descriptors that every message of this struct starts with; `more`: with something in a further field."""
+    describer = _Describer(more)
     describer.describe(struct, set())
     return bytes(describer.out)
 
@@ -100,16 +106,33 @@ def encode_stream(message: object) -> bytes:
         raise LocalProtocolError(f"{type(message).__name__} is not a message of the protocol")
     value = bytearray()
     gob.put_int(value, _FIRST_ID)
-    _struct_writer(struct)(value, message)
-    out = bytearray(descriptor_block(struct))
+    more = _holds_more(struct, message)
+    _struct_writer(struct, more)(value, message)
+    out = bytearray(descriptor_block(struct, more))
     gob.put_message(out, value)
     return bytes(out)
 
 
+def _holds_more(struct: Struct, value: Any) -> bool:
+    """Whether something stands in a further field of a message or of what it is directly made of."""
+    if struct.further is not None and getattr(value, struct.further.attr, None):
+        return True
+    for field in struct.fields:
+        content = getattr(value, field.attr, None)
+        if isinstance(field.kind, Struct) and _holds_more(field.kind, content):
+            return True
+        if isinstance(field.kind, SliceOf) and (further := field.kind.struct.further) is not None:
+            return isinstance(content, tuple | list) and any(
+                getattr(element, further.attr, None) for element in content
+            )
+    return False
+
+
 @cache
-def _struct_writer(struct: Struct) -> _Write:
+def _struct_writer(struct: Struct, more: bool) -> _Write:
     """A function that appends the fields of a struct that are not zero, and the end byte."""
-    fields = [(field.attr, _absent_test(field), _writer(field), field.wire) for field in struct.fields]
+    described = struct.described(more)
+    fields = [(field.attr, _absent_test(field), _writer(field, more), field.wire) for field in described]
     cls = struct.cls
 
     def write(out: bytearray, value: Any) -> None:
@@ -141,13 +164,13 @@ def _absent_test(field: Field) -> Callable[[Any], bool]:
     return lambda content: content is not None
 
 
-def _writer(field: Field) -> _Write:
+def _writer(field: Field, more: bool) -> _Write:
     kind = field.kind
     if isinstance(kind, Basic):
         return _BASIC_WRITERS[kind]
     if isinstance(kind, Struct):
-        return _struct_writer(kind)
-    write_struct = _struct_writer(kind.struct)
+        return _struct_writer(kind, more)
+    write_struct = _struct_writer(kind.struct, more)
     if isinstance(kind, Pointer):
         return write_struct
     if isinstance(kind, SliceOf):

@@ -3,7 +3,8 @@
 Fields carry the values as they are on the wire, unjudged: addresses of any length, ports of any
 size, names of any content.  :func:`to_peer` is where a PeerInfo becomes something to act on.
 Every field has the zero value of its kind as default, which is also what a field absent from the
-wire decodes to.  Text is `str` with surrogate escapes for bytes that are not UTF-8.
+wire decodes to.  `n2n` is what protocol v5 does not have (:mod:`n2n.wire.cards` says what is in it): a message in which
+it is empty is written exactly as v5 writes it.  Text is `str` with surrogate escapes for bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class PeerInfo:
     pub_socket: UDPAddr | None = None
     community: str = ""
     desc: str = ""
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class SNPublicSecret:
 
     is_request: bool = False
     pem_data: bytes = b""
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ class RegisterRequest:
     community_name: str = ""
     encrypted_machine_id: bytes = b""
     clear_machine_id: bytes = b""
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class RegisterResponse:
     is_register_ok: bool = False
     virtual_ip: str = ""
     masklen: int = 0
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,7 @@ class HeartbeatPulse:
     community_name: str = ""
     encrypted_machine_id: bytes = b""
     clear_machine_id: bytes = b""
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,7 @@ class PeerToPing:
 
     check_id: str = ""
     is_pong: bool = False
+    n2n: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +322,13 @@ def _endpoint(socket: UDPAddr | None) -> Endpoint:
     return endpoint
 
 
-def from_peer(peer: types.PeerInfo, mapped: bool) -> PeerInfo:
+def from_peer(peer: types.PeerInfo, mapped: bool, card: bytes = b"") -> PeerInfo:
     """An edge as a supernode tells others of it.
 
     Args:
         peer: the edge.
         mapped: write an IPv4 socket address as 16 bytes (IPv4-mapped), as the reference does on a dual-stack socket.
+        card: the edge's card, as it gave it.
 
     >>> from n2n.types import Endpoint, PeerInfo as Known
     >>> known = Known(MacAddress.parse("0a:68:97:74:d5:44"), "laptop", "acme", None, Endpoint.parse("192.0.2.1:7777"))
@@ -336,4 +344,5 @@ def from_peer(peer: types.PeerInfo, mapped: bool) -> PeerInfo:
         pub_socket=UDPAddr(ip, peer.endpoint.port),
         community=peer.community,
         desc=peer.name,
+        n2n=card,
     )

@@ -35,16 +35,23 @@ class Struct:
         cls: the dataclass of its values.
         fields: its fields in the reference's order.
         empty: the value without any field; being immutable, one serves all.
+        further: the field `N2N` behind them, which the reference does not have (and skips); it is described and
+            written only where a message has something in one.
     """
 
     cls: type
     fields: tuple[Field, ...]
     empty: Any
+    further: Field | None = None
 
     @property
     def name(self) -> str:
         """Its name in descriptors."""
         return self.cls.__name__
+
+    def described(self, more: bool) -> tuple[Field, ...]:
+        """Its fields in a message with something in a further field, or without."""
+        return (*self.fields, self.further) if more and self.further is not None else self.fields
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,14 +93,18 @@ class Field:
 STRUCTS: Final[dict[type, Struct]] = {}
 
 
+_FURTHER: Final = "n2n"
+
+
 def _struct(cls: type, **kinds: FieldKind | str) -> Struct:
     """Register a struct: wire names with their kinds, in the order of the dataclass's fields."""
     attrs = [field.name for field in dataclasses.fields(cls)]
+    further = Field("N2N", _FURTHER, Basic.BYTES) if _FURTHER in attrs else None
     fields = tuple(
         Field(wire, attr, Basic(kind) if isinstance(kind, str) else kind)
-        for (wire, kind), attr in zip(kinds.items(), attrs, strict=True)
+        for (wire, kind), attr in zip(kinds.items(), (a for a in attrs if a != _FURTHER), strict=True)
     )
-    STRUCTS[cls] = struct = Struct(cls, fields, cls())
+    STRUCTS[cls] = struct = Struct(cls, fields, cls(), further)
     return struct
 
 
@@ -101,7 +112,9 @@ _UDP_ADDR = _struct(m.UDPAddr, IP="bytes", Port="int", Zone="string")
 _PEER_INFO = _struct(
     m.PeerInfo, VirtualIP="addr", MACAddr="bytes", PubSocket=Pointer(_UDP_ADDR), Community="string", Desc="string"
 )
-_PEER = _struct(m.Peer, Infos=_PEER_INFO, P2PStatus="uint8", IsFullDuplex="bool", P2PCheckID="string", UpdatedAt="time")
+#: In what edges tell of each other nobody has a card.
+_SEEN_INFO = dataclasses.replace(_PEER_INFO, further=None)
+_PEER = _struct(m.Peer, Infos=_SEEN_INFO, P2PStatus="uint8", IsFullDuplex="bool", P2PCheckID="string", UpdatedAt="time")
 _CACHED = _struct(
     m.PeerCachedInfo, Desc="string", MACAddr="string", VirtualIP="addr", Community="string", LastUpdate="time"
 )

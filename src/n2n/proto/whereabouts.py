@@ -1,0 +1,118 @@
+"""Where do you see me?  A supernode's answers, from the port that was asked or from its other one.
+
+The same question to two ports tells an edge whether its NAT keeps one public endpoint for all destinations, and an
+answer from a port that was never asked tells what its NAT lets in.  The answer is as long as the question, so that
+nobody gains by asking in somebody else's name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from n2n.errors import LocalProtocolError, MalformedDatagram
+from n2n.proto.actions import SendProbe
+from n2n.proto.answers import own
+from n2n.proto.limits import source_key
+from n2n.proto.sn_state import SupernodeState
+from n2n.types import SUPERNODE_MAC, Endpoint, Instant
+from n2n.wire import (
+    CARD_LIMIT,
+    FLAG_SUPERNODE,
+    PROTOV_SIZE,
+    PacketType,
+    PeerToPing,
+    ProtoV,
+    SNPublicSecret,
+    Where,
+    build,
+    decode,
+)
+
+__all__ = ["Whereabouts"]
+
+#: Longest payload that is looked at: a token for a check id, an `N2N` field, and their description.
+_LIMIT: Final = CARD_LIMIT + 512
+
+
+class Whereabouts:
+    """Answers questions of this kind.
+
+    Args:
+        state: what all duties of the supernode share.
+    """
+
+    def __init__(self, state: SupernodeState) -> None:
+        self._state = state
+
+    def asked(self, header: ProtoV, n2n: bytes, source: Endpoint, now: Instant) -> None:
+        """A key request with an `N2N` field came to the main port.
+
+        Raises:
+            MalformedDatagram: the field is no such question.
+        """
+        question = Where.unpack(n2n)
+        if question.answer:
+            self._state.count("not_a_request")
+            return
+        answer = SNPublicSecret(n2n=self._answer(header, question, source, question.other).pack())
+        datagram = own(PacketType.SN_PUBLIC_SECRET, 0, now, answer)
+        self._send(datagram, source, probe=question.other)
+
+    def receive(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
+        """A datagram came to the probe port.  Never raises for what is in it."""
+        state = self._state
+        if source.port == 0:
+            state.count("unsendable_source")
+            return
+        if not state.key_sources.take(source_key(source), now.mono) or not state.key_total.take(now.mono):
+            state.count("keys_limited")
+            return
+        try:
+            self._probed(datagram, source, now)
+        except (MalformedDatagram, LocalProtocolError):
+            state.count("malformed")
+
+    def _probed(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
+        if len(datagram) > PROTOV_SIZE + _LIMIT:
+            self._state.count("oversized")
+            return
+        header = ProtoV.unpack(datagram)
+        payload = datagram[PROTOV_SIZE:]
+        if header.type == PacketType.SN_PUBLIC_SECRET:
+            question = Where.unpack(decode(SNPublicSecret, payload).n2n)
+            check_id = None
+        elif header.type == PacketType.PING:
+            ping = decode(PeerToPing, payload)
+            question, check_id = Where.unpack(ping.n2n), ping.check_id
+        else:
+            self._state.count("unhandled_type")
+            return
+        if question.answer:
+            self._state.count("not_a_request")
+            return
+        packed = self._answer(header, question, source, not question.other).pack()
+        if check_id is None:
+            reply = own(PacketType.SN_PUBLIC_SECRET, 0, now, SNPublicSecret(n2n=packed))
+        else:
+            # A pong: the data plane of an edge passes these on from whatever endpoint they come.
+            back = ProtoV(
+                PacketType.PING, header.community, SUPERNODE_MAC, header.source, FLAG_SUPERNODE, timestamp=int(now.wall)
+            )
+            reply = build(back, PeerToPing(check_id, is_pong=True, n2n=packed))
+        self._send(reply, source, probe=not question.other)
+
+    def _answer(self, header: ProtoV, question: Where, source: Endpoint, from_probe: bool) -> Where:
+        member = self._state.registry.find(header.community, header.source)
+        known = member is not None and member.endpoint == source
+        return Where(question.token, answer=True, other=from_probe, known=known, observed=source)
+
+    def _send(self, datagram: bytes, endpoint: Endpoint, *, probe: bool) -> None:
+        state = self._state
+        if probe and not state.settings.probe_port:
+            state.count("wheres_no_port")
+            return
+        state.count("wheres_sent")
+        if probe:
+            state.out.append(SendProbe(datagram, endpoint))
+        else:
+            state.send(datagram, endpoint)
