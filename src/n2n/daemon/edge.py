@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, ClassVar, TypeVar
 
 from n2n.config import EdgeConfig
@@ -21,9 +21,10 @@ from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike, instant
 from n2n.daemon.resolver import Resolver
+from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
-from n2n.net import configure, gratuitous_arp, open_udp_group, routes_clashing
+from n2n.net import Surroundings, configure, gratuitous_arp, open_udp_group, routes_clashing, surroundings
 from n2n.proto.actions import AllowSource, Configure, DropPeer, PutPeer, Resolve, SetSupernode
 from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
 from n2n.types import BROADCAST_MAC, Endpoint, Instant, MacAddress
@@ -74,6 +75,7 @@ class EdgeDaemon(Daemon):
         self._resolver: Resolver | None = None
         self._resolving = False
         self._configuring = asyncio.Lock()
+        self._network: Watch | None = None
         self._supernode: Endpoint | None = None
         self._codec: PayloadCodec | None = None
         self._handlers |= {
@@ -221,6 +223,7 @@ class EdgeDaemon(Daemon):
         self._run_plane(plane, self._drive, undo)
         undo.callback(self._leave)
         self._drive.call(self._drive.core.start)
+        self._watch_network()
 
     async def _open_taps(self, undo: contextlib.AsyncExitStack, count: int) -> list[TapLike]:
         """The TAP that was given, or as many queues of one of our own."""
@@ -285,12 +288,37 @@ class EdgeDaemon(Daemon):
         if self._drive is not None:
             self._drive.call(self._drive.core.close)
 
+    # ---- this host's network ------------------------------------------------------------------
+
+    def _watch_network(self) -> None:
+        if not self._own_tap:
+            return
+        self._network = Watch(
+            self._look_around,
+            lambda: self._supernode.ip if self._supernode is not None else None,
+            self._network_changed,
+            lambda what: self.tell("warning", "network_unwatched", {"error": what}),
+        )
+        self._spawn(self._network.run(), "watch of the network")
+
+    def _look_around(self, target: IPv4Address | IPv6Address | None) -> Surroundings:
+        overlay = [self.address.network] if self.address is not None else []
+        return surroundings(target, ignore={self.tap_name, *self._siblings()}, without=overlay)
+
+    def _network_changed(self, change: Change) -> None:
+        if change.reason and self._drive is not None:
+            core = self._drive.core
+            self.tell("info", "network_changed", {"reason": change.reason, "what": change.what})
+            self._drive.call(lambda now: core.network_changed(now, change.reason))
+
     # ---- actions -----------------------------------------------------------------------------
 
     def _on_supernode(self, action: SetSupernode) -> None:
         assert self._plane is not None
         self._supernode = action.endpoint
         self._plane.set_supernode(action.endpoint.packed, action.endpoint.port)
+        if self._network is not None:
+            self._network.look_again()
 
     def _on_put_peer(self, action: PutPeer) -> None:
         assert self._plane is not None

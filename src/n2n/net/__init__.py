@@ -17,13 +17,19 @@ from n2n.net.link import (
     remove_address,
     routes_clashing,
 )
+from n2n.net.surroundings import Surroundings, Way, surroundings
 from n2n.net.tap import Tap
 from n2n.net.udp import SocketBuffers, open_udp, open_udp_group, resolve, set_buffers, socket_buffers
+from n2n.net.watch import ClockJumps, NetworkEvents
 
 __all__ = [
+    "ClockJumps",
     "LinkInfo",
+    "NetworkEvents",
     "SocketBuffers",
+    "Surroundings",
     "Tap",
+    "Way",
     "configure",
     "gratuitous_arp",
     "interface_down",
@@ -37,4 +43,5 @@ __all__ = [
     "send_gratuitous_arp",
     "set_buffers",
     "socket_buffers",
+    "surroundings",
 ]

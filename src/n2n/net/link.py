@@ -28,6 +28,8 @@ __all__ = [
     "interface_down",
     "interface_up",
     "link_info",
+    "netlink_session",
+    "refusals",
     "remove_address",
     "routes_clashing",
 ]
@@ -105,7 +107,7 @@ def configure(
         changes = _changes(link, mac, mtu, up)
         if changes:
             wanted = ", ".join(f"{key} {value}" for key, value in changes.items())
-            with _refusals(f"cannot set {wanted} on {name}"):
+            with refusals(f"cannot set {wanted} on {name}"):
                 netlink.link("set", index=link["index"], **changes)
         if exclusive:
             # Before the new one: with a primary address the kernel removes all others of its network
@@ -114,10 +116,10 @@ def configure(
                 if isinstance(other, IPv4Interface) and other != address:
                     _remove(netlink, name, link["index"], other)
         if address is not None:
-            with _refusals(f"cannot give {name} the address {address}"):
+            with refusals(f"cannot give {name} the address {address}"):
                 netlink.addr("replace", index=link["index"], **_address_fields(address))
 
-    _with_netlink(work)
+    netlink_session(work)
 
 
 def remove_address(name: str, address: IPv4Interface | IPv6Interface) -> bool:
@@ -132,7 +134,7 @@ def remove_address(name: str, address: IPv4Interface | IPv6Interface) -> bool:
     >>> remove_address("lo", IPv4Interface("192.0.2.1/32"))
     False
     """
-    return _with_netlink(lambda netlink: _remove(netlink, name, _find(netlink, name)["index"], address))
+    return netlink_session(lambda netlink: _remove(netlink, name, _find(netlink, name)["index"], address))
 
 
 def interface_up(name: str) -> None:
@@ -158,10 +160,10 @@ def interface_down(name: str) -> None:
     def work(netlink: Any) -> None:
         link = _find(netlink, name)
         if link["flags"] & _IFF_UP:
-            with _refusals(f"cannot take {name} down"):
+            with refusals(f"cannot take {name} down"):
                 netlink.link("set", index=link["index"], state="down")
 
-    _with_netlink(work)
+    netlink_session(work)
 
 
 def link_info(name: str) -> LinkInfo:
@@ -188,7 +190,7 @@ def link_info(name: str) -> LinkInfo:
             addresses=tuple(_addresses(netlink, link["index"])),
         )
 
-    return _with_netlink(work)
+    return netlink_session(work)
 
 
 def routes_clashing(network: IPv4Network, *, ignore: Collection[str] = ()) -> list[str]:
@@ -213,7 +215,7 @@ def routes_clashing(network: IPv4Network, *, ignore: Collection[str] = ()) -> li
     """
 
     def work(netlink: Any) -> list[str]:
-        with _refusals("cannot list links, addresses and routes"):
+        with refusals("cannot list links, addresses and routes"):
             names = {link["index"]: str(link.get("ifname")) for link in netlink.get_links()}
             own = [(names.get(item["index"], "?"), item) for item in netlink.get_addr(family=2)]
             routes = list(netlink.get_routes(family=2, table=_MAIN_TABLE))
@@ -230,7 +232,7 @@ def routes_clashing(network: IPv4Network, *, ignore: Collection[str] = ()) -> li
             found.setdefault((target, device), str(target) + _by_way_of(route.get("gateway"), device))
         return sorted(found.values())
 
-    return _with_netlink(work)
+    return netlink_session(work)
 
 
 def _by_way_of(gateway: str | None, device: str) -> str:
@@ -259,7 +261,7 @@ def _address_fields(address: IPv4Interface | IPv6Interface) -> dict[str, Any]:
 
 
 def _addresses(netlink: Any, index: int) -> Iterator[IPv4Interface | IPv6Interface]:
-    with _refusals("cannot list addresses"):
+    with refusals("cannot list addresses"):
         for item in netlink.get_addr(index=index):
             if item["index"] == index:  # older kernels and pyroute2 do not filter
                 yield ip_interface((item.get("local") or item.get("address"), item["prefixlen"]))
@@ -267,7 +269,7 @@ def _addresses(netlink: Any, index: int) -> Iterator[IPv4Interface | IPv6Interfa
 
 def _remove(netlink: Any, name: str, index: int, address: IPv4Interface | IPv6Interface) -> bool:
     try:
-        with _refusals(f"cannot remove the address {address} from {name}"):
+        with refusals(f"cannot remove the address {address} from {name}"):
             netlink.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
     except NetlinkError as error:
         if _code(error.__cause__) == errno.EADDRNOTAVAIL:
@@ -285,12 +287,12 @@ def _mac_of(link: Any) -> MacAddress | None:
 
 
 def _find(netlink: Any, name: str) -> Any:
-    with _refusals(f"cannot look up the interface {name!r}"):
+    with refusals(f"cannot look up the interface {name!r}"):
         found = netlink.link("get", ifname=name)
     return found[0]
 
 
-def _with_netlink(work: Callable[[Any], _T]) -> _T:
+def netlink_session(work: Callable[[Any], _T]) -> _T:
     """Run `work` with an open netlink socket, and close that again."""
     try:
         asyncio.get_running_loop()
@@ -319,7 +321,7 @@ def _session(work: Callable[[Any], _T]) -> _T:
     # A loop of asyncio's own kind: where uvloop is the policy, pyroute2 would get one that knows no netlink sockets.
     loop = asyncio.SelectorEventLoop()
     try:
-        with _refusals("cannot open a netlink socket"):
+        with refusals("cannot open a netlink socket"):
             netlink = IPRoute(use_event_loop=loop)
         try:
             return work(netlink)
@@ -331,7 +333,7 @@ def _session(work: Callable[[Any], _T]) -> _T:
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def refusals(what: str) -> Iterator[None]:
     """Turn what pyroute2 raises into our error, with cause and remedy."""
     from pyroute2.netlink.exceptions import NetlinkError as Refused
 
