@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import partial
 
 import loads
-from figures import GREY, Bar, Panel
 from harness import Results, Run, parser, ratio, short
 from networks import Tunnel, n2n
 
 from n2n._fastpath.plane import Aead
+from n2n.bench.plot import GREY, Bar, Panel
 from n2n.errors import N2NError
 from n2n.lab.namespaces import need_rights
 

@@ -23,8 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from figures import Panel, Point, picture
-
+from n2n.bench.plot import Panel, Point, picture
 from n2n.errors import N2NError
 
 T = TypeVar("T")

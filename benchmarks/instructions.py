@@ -20,10 +20,10 @@ import tempfile
 from pathlib import Path
 
 from callgrind import CIPHER, by_function, sources
-from figures import GREY, Bar, Panel, Point
 from harness import Run
 
 import n2n
+from n2n.bench.plot import GREY, Bar, Panel, Point
 from n2n.errors import PlatformError
 from n2n.lab.namespaces import run as execute
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 
 import loads
-from figures import GREY, Bar, Panel, Point
 from harness import Results, Run, parser, ratio, short
 from networks import Tunnel, n2n
 from relays import SINGLE, TRAIN, Star, star
 
+from n2n.bench.plot import GREY, Bar, Panel, Point
 from n2n.errors import N2NError
 from n2n.lab.namespaces import need_rights
 

@@ -13,11 +13,11 @@ import sys
 from functools import partial
 
 import loads
-from figures import Panel, Series
 from harness import Results, Run, parser, short
 from networks import Tunnel, n2n
 from relays import SINGLE, TRAIN, Star, star
 
+from n2n.bench.plot import Panel, Series
 from n2n.errors import N2NError
 from n2n.lab.namespaces import need_rights
 

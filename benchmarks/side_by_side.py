@@ -13,10 +13,10 @@ from __future__ import annotations
 from functools import partial
 
 import loads
-from figures import GREY, Bar, Panel
 from harness import Results, Run, parser, ratio, short
 from networks import OURS, PEERS, Tunnel
 
+from n2n.bench.plot import GREY, Bar, Panel
 from n2n.errors import N2NError
 from n2n.lab.namespaces import need_rights
 

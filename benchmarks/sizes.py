@@ -16,10 +16,10 @@ from functools import partial
 
 import loads
 from ablation import OFF
-from figures import Panel, Series
 from harness import Results, Run, parser, short
 from networks import Tunnel, n2n, veth
 
+from n2n.bench.plot import Panel, Series
 from n2n.errors import N2NError
 from n2n.lab.namespaces import need_rights
 

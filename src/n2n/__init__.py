@@ -9,7 +9,7 @@ True
 
 In a program: :class:`n2n.Edge` and :class:`n2n.Supernode` run daemons; :mod:`n2n.wire` speaks the protocol,
 :mod:`n2n.crypto` and :mod:`n2n.identity` do its cryptography and identities; :mod:`n2n.net` opens TAP devices;
-:mod:`n2n.buffers` pools buffers.
+:mod:`n2n.buffers` pools buffers; :mod:`n2n.bench` measures.
 Importing ``n2n`` loads none of them: each is loaded where it is first used.
 """
 
@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from n2n import buffers, config, crypto, identity, net, store, wire
+    from n2n import bench, buffers, config, crypto, identity, net, store, wire
     from n2n.api.faces import Edge, Supernode
     from n2n.errors import ConfigError, N2NError, NotReady
 
@@ -32,6 +32,7 @@ __all__ = [
     "NotReady",
     "Supernode",
     "__version__",
+    "bench",
     "buffers",
     "config",
     "crypto",
@@ -48,7 +49,7 @@ _NAMES: Final = {
     "NotReady": "n2n.errors",
     "Supernode": "n2n.api.faces",
 }
-_MODULES: Final = frozenset({"buffers", "config", "crypto", "identity", "net", "store", "wire"})
+_MODULES: Final = frozenset({"bench", "buffers", "config", "crypto", "identity", "net", "store", "wire"})
 
 
 def __getattr__(name: str) -> Any:

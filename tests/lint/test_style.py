@@ -52,6 +52,7 @@ def test_stub_of_the_extension_tells_the_truth() -> None:
         *MODULE,
         "mypy.stubtest",
         "n2n._fastpath.plane",
+        "n2n._fastpath.trial",
         "--concise",
         "--allowlist",
         str(ALLOWED),

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from n2n.bench import plot
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = ("ablation", "basic", "instructions", "relay", "scaling", "side_by_side", "sizes")
 
@@ -241,23 +243,22 @@ def test_instructions_belong_to_the_function_around_their_line_also_where_it_was
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def drawn(load: Any) -> str:
-    figures = load("figures")
+def drawn() -> str:
     nan = float("nan")
     bars = [
-        figures.Bar("n2n <sealed>", figures.Point(3000, 2800, 3300)),
-        figures.Bar("none", figures.Point(nan, nan, nan), figures.GREY),
+        plot.Bar("n2n <sealed>", plot.Point(3000, 2800, 3300)),
+        plot.Bar("none", plot.Point(nan, nan, nan), plot.GREY),
     ]
-    points = [figures.Point(10.0 * n, 9.0 * n, 12.0 * n, x) for n, x in enumerate((64, 512, 9000), start=1)]
+    points = [plot.Point(10.0 * n, 9.0 * n, 12.0 * n, x) for n, x in enumerate((64, 512, 9000), start=1)]
     panels = [
-        figures.Panel("TCP", "Mbit/s", bars=bars),
-        figures.Panel("Sizes", "bytes", "Mbit/s", series=[figures.Series("on & off", points)], log_x=True),
+        plot.Panel("TCP", "Mbit/s", bars=bars),
+        plot.Panel("Sizes", "bytes", "Mbit/s", series=[plot.Series("on & off", points)], log_x=True),
     ]
-    return str(figures.picture("A & B", "a note", panels))
+    return str(plot.picture("A & B", "a note", panels))
 
 
-def test_a_picture_is_whole_labelled_and_fits_both_schemes(load: Any) -> None:
-    text = drawn(load)
+def test_a_picture_is_whole_labelled_and_fits_both_schemes() -> None:
+    text = drawn()
     root = ET.fromstring(text)
     words = {"".join(one.itertext()) for one in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"A & B", "TCP", "Mbit/s", "bytes", "n2n <sealed>", "3,000", "no value", "on & off", "a note"} <= words
@@ -266,8 +267,8 @@ def test_a_picture_is_whole_labelled_and_fits_both_schemes(load: Any) -> None:
     assert "nan" not in text
 
 
-def test_everything_in_a_picture_is_inside_of_it(load: Any) -> None:
-    root = ET.fromstring(drawn(load))
+def test_everything_in_a_picture_is_inside_of_it() -> None:
+    root = ET.fromstring(drawn())
     width, height = (float(root.attrib[key]) for key in ("width", "height"))
     for one in root.iter():
         for keys, limit in ((("x", "x1", "x2", "cx"), width), (("y", "y1", "y2", "cy"), height)):
@@ -275,8 +276,8 @@ def test_everything_in_a_picture_is_inside_of_it(load: Any) -> None:
                 assert 0 <= float(one.attrib.get(key, 0)) <= limit, one.attrib
 
 
-def test_a_whisker_reaches_from_the_lowest_to_the_highest(load: Any) -> None:
-    root = ET.fromstring(drawn(load))
+def test_a_whisker_reaches_from_the_lowest_to_the_highest() -> None:
+    root = ET.fromstring(drawn())
     (bar,) = [one for one in root.iter("{http://www.w3.org/2000/svg}rect") if one.attrib["class"] == "f0"][:1]
     (whisker,) = [one for one in root.iter("{http://www.w3.org/2000/svg}path") if one.attrib["class"] == "whisker"]
     low = float(whisker.attrib["d"][1:].split()[0])
@@ -286,8 +287,8 @@ def test_a_whisker_reaches_from_the_lowest_to_the_highest(load: Any) -> None:
 @pytest.mark.parametrize(
     ("highest", "marks"), [(0.0, [0, 1]), (10.0, [0, 2, 4, 6, 8, 10]), (7300.0, [0, 2000, 4000, 6000, 8000])]
 )
-def test_marks_are_round_and_reach_the_highest(load: Any, highest: float, marks: list[float]) -> None:
-    assert load("figures").ticks(highest) == marks
+def test_marks_are_round_and_reach_the_highest(highest: float, marks: list[float]) -> None:
+    assert plot.ticks(highest) == marks
 
 
 # ---- the scripts ---------------------------------------------------------------------------------

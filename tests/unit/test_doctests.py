@@ -10,6 +10,12 @@ import pytest
 
 #: Modules whose examples are run.  Add yours.
 MODULES = [
+    "n2n.bench",
+    "n2n.bench.measure",
+    "n2n.bench.options",
+    "n2n.bench.results",
+    "n2n.bench.runner",
+    "n2n.bench.stats",
     "n2n.types",
     "n2n.wire",
     "n2n.wire.codec",

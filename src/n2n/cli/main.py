@@ -28,6 +28,8 @@ _VERBS: Final = {
     "version": "n2n.cli.show",
     "logs": "n2n.cli.logs",
     "doctor": "n2n.cli.doctor",
+    "bench": "n2n.cli.bench",
+    "taptest": "n2n.cli.bench",
 }
 _INTERRUPTED: Final = 130
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from html import escape
 from textwrap import wrap
 
+__all__ = ["COLOURS", "GREY", "Bar", "Panel", "Point", "Series", "number", "picture", "plain", "ticks"]
+
 _STYLE = """
 text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#1c2128}
 .plate{fill:#ffffff}.head{font-size:16px;font-weight:600}.title{font-size:13px;font-weight:600}
@@ -86,7 +88,7 @@ class Panel:
 
 def number(value: float) -> str:
     """Three digits that count, no exponents, a comma between thousands."""
-    if value != value:
+    if math.isnan(value):
         return "-"
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -108,7 +110,7 @@ def ticks(highest: float, about: int = 5) -> list[float]:
     return [n * step for n in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def _text(x: float, y: float, words: str, css: str = "", anchor: str = "start", more: str = "") -> str:
+def _text(x: float, y: float, words: str, css: str = "", anchor: str = "start", *, more: str = "") -> str:
     attributes = f' class="{css}"' if css else ""
     anchor = f' text-anchor="{anchor}"' if anchor != "start" else ""
     return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}{anchor}{more}>{escape(words)}</text>'
@@ -123,7 +125,7 @@ def _bars(panel: Panel, x0: float, y0: float, width: float) -> list[str]:
     left = x0 + 12 + max((len(bar.label) for bar in panel.bars), default=0) * _CHARACTER
     right = x0 + width - 64  # room for the number behind the longest bar
     top, bottom = y0 + 30, y0 + 30 + len(panel.bars) * _ROW
-    marks = ticks(max((bar.point.high for bar in panel.bars if bar.point.high == bar.point.high), default=1))
+    marks = ticks(max((bar.point.high for bar in panel.bars if not math.isnan(bar.point.high)), default=1))
     scale = (right - left) / marks[-1]
     out = [_text(x0, y0 + 14, panel.title, "title")]
     for mark in marks:
@@ -133,7 +135,7 @@ def _bars(panel: Panel, x0: float, y0: float, width: float) -> list[str]:
     for row, bar in enumerate(panel.bars):
         y, point = top + row * _ROW, bar.point
         out.append(_text(left - 6, y + 15, bar.label, "", "end"))
-        if point.median != point.median:
+        if math.isnan(point.median):
             out.append(_text(left + 6, y + 15, "no value", "small"))
             continue
         length = max(point.median * scale, 1.0)
@@ -162,7 +164,7 @@ def _lines(panel: Panel, x0: float, y0: float, width: float) -> list[str]:
     """A line plot in the rectangle that starts at (x0, y0)."""
     left, right, top = x0 + 74, x0 + width - 14, y0 + 30
     bottom = top + 220
-    points = [point for series in panel.series for point in series.points if point.median == point.median]
+    points = [point for series in panel.series for point in series.points if not math.isnan(point.median)]
     marks = ticks(max((point.high for point in points), default=1))
     xs = sorted({point.x for point in points}) or [0.0, 1.0]
     move = math.log if panel.log_x else float
@@ -185,10 +187,10 @@ def _lines(panel: Panel, x0: float, y0: float, width: float) -> list[str]:
     out += [_line(left, bottom, right, bottom, "axis"), _line(left, top, left, bottom, "axis")]
     out.append(_text((left + right) / 2, bottom + 34, panel.x_label, "small", "middle"))
     turn = f' transform="rotate(-90 {x0 + 10:.1f} {(top + bottom) / 2:.1f})"'
-    out.append(_text(x0 + 10, (top + bottom) / 2, panel.y_label, "small", "middle", turn))
+    out.append(_text(x0 + 10, (top + bottom) / 2, panel.y_label, "small", "middle", more=turn))
     for index, series in enumerate(panel.series):
         shape = index if series.colour is None else series.colour
-        good = sorted((point for point in series.points if point.median == point.median), key=lambda point: point.x)
+        good = sorted((point for point in series.points if not math.isnan(point.median)), key=lambda point: point.x)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(point.x, point.median) for point in good))
         out.append(f'<polyline points="{path}" class="line s{shape % COLOURS}"/>')
         for point in good:

@@ -1,0 +1,75 @@
+"""The benchmark with real TAP devices and the complete path, briefly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from n2n.bench import Options, run, taptest
+from n2n.bench.results import COLUMNS
+from n2n.lab import cleaner
+
+LIMIT = 120
+N2N = [sys.executable, "-m", "n2n"]
+HOWS = ("one at a time", "64 at once")
+
+
+def test_frames_go_through_a_tap_device_and_back() -> None:
+    before = sorted(os.listdir("/sys/class/net"))
+    found = taptest(iterations=200, size=1024)
+    assert (found.component, found.size, found.sent, found.received) == ("TAP Device", 1024, 200, 200)
+    assert 0 < found.latency.min <= found.latency.median <= found.latency.max
+    (small, jumbo) = (
+        row
+        for row in run(Options(components=("tap",), iterations=130, rounds=2, packet_sizes=(64, 9000))).rows
+        if row.variant == "64 at once"
+    )
+    assert (small.received, jumbo.received) == (130, 130)
+    assert sorted(os.listdir("/sys/class/net")) == before, "the host's own network is not touched"
+
+
+def test_everything_is_measured_by_the_command_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    command = [*N2N, "bench", "--allcomponents", "--output", str(path)]
+    command += ["--iterations", "128", "--rounds", "2", "--packet-size", "64,1400", "--strict", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert not cleaner.namespaces_of(f"n2n-{process.pid}")
+    with path.open() as file:
+        assert file.readline() == ",".join(COLUMNS) + "\n"
+        rows = list(csv.DictReader(file, fieldnames=COLUMNS))
+    paths = {row["Variant"]: row for row in rows if row["Component"] == "Complete Path"}
+    assert list(paths) == [
+        f"{way}, {kind}, {how}" for way in ("relay", "direct") for kind in ("plain", "sealed") for how in HOWS
+    ]
+    assert {row["Component"] for row in rows} == {
+        "Protocol Serialization", "UDP Socket", "TAP Device", "Complete Path"
+    }  # fmt: skip
+    assert {(row["PacketsSent"], row["Rounds"]) for row in rows} == {("128", "2")}
+    for row in rows:
+        assert 0 < int(row["PacketsReceived"]) <= 128
+        assert int(row["MinLatency"]) <= int(row["MedianLatency"]) <= int(row["P99Latency"]) <= int(row["MaxLatency"])
+    found = json.loads(out)
+    assert found["left_out"] == []
+    cpu = [row["cpu_ns_per_packet"] for row in found["results"] if row["component"] == "Complete Path"]
+    assert None not in cpu
+
+
+def test_taptest_prints_percentiles() -> None:
+    done = subprocess.run(
+        [*N2N, "taptest", "--iterations", "100", "--size", "512"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "100 of 512 bytes, 0 lost" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "frames", "min", "mean", "median", "p95", "p99", "max", "rate",
+    ]  # fmt: skip
