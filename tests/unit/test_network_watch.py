@@ -206,3 +206,16 @@ def test_many_changes_make_few_looks(bench: Bench, monkeypatch: pytest.MonkeyPat
         assert bench.looks <= 4
 
     run(bench, main)
+
+
+def test_it_ends_when_told_to_though_a_message_comes_at_the_same_time(bench: Bench) -> None:
+    async def main() -> None:
+        watch = bench.watch()
+        task = asyncio.create_task(watch.run())
+        await until(lambda: bench.changes)
+        await asyncio.sleep(0.02)
+        watch.look_again()
+        task.cancel()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+
+    asyncio.run(asyncio.wait_for(main(), 20))

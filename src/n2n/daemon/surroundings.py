@@ -105,7 +105,8 @@ class Watch:
         waited = 0.0
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), _TICK)
+                async with asyncio.timeout(_TICK):  # wait_for of Python 3.11 may swallow the end of this task
+                    await self._wake.wait()
             except TimeoutError:
                 waited += _TICK
                 if self._jumps.slept():
