@@ -65,9 +65,9 @@ class Nat:
     """A router with one public address.
 
     Args:
-        kind: "full" (cone), "address" or "port" (restricted cones), "symmetric".
+        kind: "full" (cone), "address" or "port" (restricted cones), "symmetric" (with ports that nobody can guess).
         ip: the public address.
-        timeout: seconds after which an unused mapping ends.
+        timeout: seconds after which an unused mapping ends, and so does the leave for one remote to come in.
         hairpin: hosts behind it reach each other by its public address.
     """
 
@@ -78,6 +78,7 @@ class Nat:
         self.timeout = timeout
         self.hairpin = hairpin
         self._ports = itertools.count(30_000)
+        self._chance = random.Random(ip)
         self._out: dict[tuple[Endpoint, Endpoint | None], int] = {}
         self._in: dict[int, tuple[Endpoint, dict[Endpoint, float]]] = {}
 
@@ -91,10 +92,17 @@ class Nat:
         key = (inside, remote if self.kind == "symmetric" else None)
         port = self._out.get(key)
         if port is None or not self._alive(port, time):
-            port = self._out[key] = next(self._ports)
+            port = self._out[key] = self._free_port()
             self._in[port] = (inside, {})
         self._in[port][1][remote] = time
         return Endpoint(self.ip, port)
+
+    def _free_port(self) -> int:
+        if self.kind != "symmetric":
+            return next(self._ports)
+        while (port := self._chance.randrange(1024, 65536)) in self._in:
+            pass
+        return port
 
     def _alive(self, port: int, time: float) -> bool:
         return time - max(self._in[port][1].values(), default=-self.timeout) < self.timeout
@@ -106,9 +114,10 @@ class Nat:
         inside, remotes = self._in[port]
         if self.kind == "full":
             return inside
+        open_for = {known for known, last in remotes.items() if time - last < self.timeout}
         if self.kind == "address":
-            return inside if any(remote.ip == known.ip for known in remotes) else None
-        return inside if remote in remotes else None
+            return inside if any(remote.ip == known.ip for known in open_for) else None
+        return inside if remote in open_for else None
 
 
 @dataclass
@@ -134,6 +143,10 @@ class Network:
         self.nats: dict[IPv4Address, Nat] = {}
         self.cut: set[frozenset[IPv4Address]] = set()
         """Pairs of (public) addresses between which nothing passes."""
+        self.one_way: set[tuple[IPv4Address, IPv4Address]] = set()
+        """Source and destination between which nothing passes, though it does the other way round."""
+        self.cut_local = False
+        """Hosts behind one NAT do not reach each other by their own addresses."""
         self.tap: list[Callable[[bytes, Endpoint, Endpoint], None]] = []
         """Called with everything that is sent: datagram, source as the receiver sees it, destination."""
         self.sent: Counter[Endpoint] = Counter()
@@ -163,7 +176,11 @@ class Network:
         """A socket sends."""
         assert datagram, "an empty datagram crashes v5 supernodes"
         source = Endpoint(host.ip, port)
-        if host.nat is not None:
+        inside = self.hosts.get(to.ip) if isinstance(to.ip, IPv4Address) else None
+        if inside is not None and inside.nat is not None:
+            if inside.nat is not host.nat or self.cut_local:
+                return  # a private address of another network: no route
+        elif host.nat is not None:
             if to.ip == host.nat.ip and not host.nat.hairpin:
                 return
             source = host.nat.outbound(source, to, self.clock.time)
@@ -172,7 +189,7 @@ class Network:
         self.sent[to] += 1
         for tap in self.tap:
             tap(datagram, source, to)
-        if frozenset((source.ip, to.ip)) in self.cut:
+        if frozenset((source.ip, to.ip)) in self.cut or (source.ip, to.ip) in self.one_way:
             return
         link = self.link
         for _ in range(2 if self.random.random() < link.duplicates else 1):
@@ -191,7 +208,7 @@ class Network:
         if target is None or not isinstance(target.ip, IPv4Address):
             return
         host = self.hosts.get(target.ip)
-        if host is None or (host.nat is not nat):
+        if host is None or (host.nat is not nat and not (host.nat is not None and source.ip in self.hosts)):
             return
         receiver = host.sockets.get(target.port)
         if receiver is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import random
@@ -29,6 +30,19 @@ from n2n.proto.edge import EdgeCore, EdgeSettings, EdgeState, PeerView
 from n2n.proto.sn_settings import SupernodeSettings
 from n2n.proto.supernode import SupernodeCore
 from n2n.types import BROADCAST_MAC, Endpoint, MacAddress
+from n2n.wire import (
+    Candidate,
+    CandidateKind,
+    Card,
+    PacketType,
+    ProtoV,
+    RegisterRequest,
+    build,
+    community_id,
+    derive_mac,
+    parse,
+    wrap,
+)
 from tests.sim.network import Clock, Host, Link, Nat, Network
 from tests.sim.plane_model import PlaneModel, frame
 from tests.sim.relay_model import RelayModel
@@ -109,6 +123,8 @@ class Supernode(_Node):
         self.settings = settings
         self.leases: dict[tuple[str, MacAddress], LeaseRecord] = {}
         self.networks: dict[str, IPv4Network] = {}
+        self.deaf = False
+        """It drops `N2N` fields, as a v5 one does."""
         self._runs = itertools.count(1)
         self.start()
 
@@ -150,8 +166,16 @@ class Supernode(_Node):
         for relayed, to in outcome.sends:
             self.world.network.send(self.host, self.port, relayed, to)
         if outcome.control is not None:
-            self.core.receive(outcome.control, source, self.world.clock.now)
+            self.core.receive(self._cut(outcome.control), source, self.world.clock.now)
             self.pump()
+
+    def _cut(self, datagram: bytes) -> bytes:
+        if not self.deaf:
+            return datagram
+        packet = parse(datagram)
+        if not getattr(packet.message, "n2n", b""):
+            return datagram
+        return build(packet.header, dataclasses.replace(packet.message, n2n=b""))
 
     def carry_out(self, action: Action) -> None:
         match action:
@@ -209,8 +233,14 @@ class Edge(_Node):
         self.running = True
         self._armed = None
         self.host.sockets[self.port] = self._receive
+        self.tell_local()
         self.core.start(self.world.clock.now)
         self.pump()
+
+    def tell_local(self) -> None:
+        """The daemon tells the core the host's addresses."""
+        if self.settings.n2n:
+            self.core.set_local([(CandidateKind.LOCAL, Endpoint(self.host.ip, self.port))], self.world.clock.now)
 
     def kill(self) -> None:
         """Die at once, without a goodbye."""
@@ -292,9 +322,17 @@ class Edge(_Node):
 
 
 class World:
-    """A supernode, a network, and as many edges as a test makes."""
+    """A supernode, a network, and as many edges as a test makes: v5 edges, unless `n2n` says otherwise."""
 
-    def __init__(self, *, seed: int = 1, link: Link | None = None, settings: SupernodeSettings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        link: Link | None = None,
+        settings: SupernodeSettings | None = None,
+        n2n: bool = False,
+    ) -> None:
+        self.n2n = n2n
         self.clock = Clock()
         self.network = Network(self.clock, seed, link or Link())
         self.edges: list[Edge] = []
@@ -309,11 +347,28 @@ class World:
         ip = f"10.0.{number // 250}.{number % 250 + 1}" if nat else f"203.0.{number // 250}.{number % 250 + 1}"
         machine_id = hashlib.sha256(b"machine %d" % number).digest()[:16]
         fields = {"name": f"edge{number}", "community": community, "machine_id": machine_id, "heartbeat": 10.0}
+        fields["n2n"] = self.n2n
         edge = Edge(self, self.network.add_host(ip, nat), EdgeSettings(**{**fields, **changes}), vfuze=vfuze)
         self.edges.append(edge)
         if start:
             edge.start()
         return edge
+
+    def populate(self, count: int, community: str = "acme") -> None:
+        """Register so many n2n edges that are never heard of again (nothing is at their endpoints)."""
+        core, now = self.supernode.core, self.clock.now
+        for number in range(count):
+            machine_id = hashlib.sha256(b"crowd %d" % number).digest()[:16]
+            mac, pem = derive_mac(machine_id, community), self.supernode.pem
+            card = Card(mac, (Candidate(CandidateKind.LOCAL, Endpoint.of("172.16.0.1", 1 + number)),))
+            sealed = encrypt(pem, machine_id, number)
+            message = RegisterRequest(str(mac), f"crowd{number}", community, sealed, n2n=wrap(card.pack(), None))
+            header = ProtoV(PacketType.REGISTER_REQUEST, community_id(community), mac, timestamp=int(now.wall))
+            core.receive(build(header, message), Endpoint.of(f"100.{number // 250}.{number % 250}.1", 7), now)
+            token = next(action.token for action in core.drain() if isinstance(action, Decrypt))
+            core.decrypted(token, machine_id, now)
+            core.drain()
+        assert len(core.members(community)) == count
 
     def run_for(self, seconds: float) -> None:
         self.clock.run_for(seconds)

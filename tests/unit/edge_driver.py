@@ -81,6 +81,7 @@ class Driver:
         encrypt: Callable[[bytes, bytes], bytes] = fake_encrypt,
         supernode: Endpoint = SUPERNODE,
         wall: float = WALL,
+        sealing: Any = None,
         **changes: Any,
     ) -> None:
         if settings is None:
@@ -96,6 +97,7 @@ class Driver:
             encrypt=encrypt,
             sequence=itertools.count(1).__next__,
             token=tokens.__next__,
+            sealing=sealing,
         )
 
     @property

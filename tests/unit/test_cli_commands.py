@@ -85,7 +85,7 @@ SUPERNODE = {
 PEER = {
     "mac": "02:00:00:00:00:02", "name": "evil\x1b[31m\n", "virtual_ip": "10.1.2.4", "endpoint": "192.0.2.2:6",
     "path": "direct", "one_way": True, "rtt": 0.0042, "tx_bytes": 1536, "rx_bytes": 0, "since": 40.0,
-    "reason": "answered",
+    "reason": "answered", "in_use": "192.0.2.2:7", "their_path": "relay",
 }  # fmt: skip
 LEASE = {
     "community": "acme", "ip": "10.1.2.4", "mac": "02:00:00:00:00:02", "name": "e2", "registered": True,

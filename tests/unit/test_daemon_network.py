@@ -155,7 +155,7 @@ def test_frames_reach_the_other_host(passphrase: str | None, vfuze: bool, compre
 
 
 def test_frames_are_relayed_until_there_is_a_direct_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = functools.partial(EdgeSettings, ping_interval=3600.0)
+    slow = functools.partial(EdgeSettings, ping_interval=3600.0, n2n=False)
     monkeypatch.setattr("n2n.daemon.edge.EdgeSettings", slow)
 
     async def main() -> None:

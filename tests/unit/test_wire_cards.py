@@ -52,16 +52,12 @@ cards = st.builds(
     st.sampled_from(Mapping),
     st.integers(0, 255),
 )
+stamps, maybe_cards = st.integers(0, 2**64 - 1), st.none() | cards
+tokens = st.just(b"") | st.binary(min_size=8, max_size=8).filter(any)
+about = {"source": st.just(MAC), "dest": st.just(OTHER), "stamp": stamps, "reached": st.booleans(), "card": maybe_cards}
 notes = st.builds(
-    Note,
-    st.sampled_from(NoteKind),
-    st.just(MAC),
-    st.just(OTHER),
-    st.integers(0, 2**64 - 1),
-    st.none() | endpoints,
-    st.booleans(),
-    st.none() | cards,
-)
+    Note, kind=st.sampled_from([k for k in NoteKind if k is not NoteKind.PONG]), token=tokens, **about
+) | st.builds(Note, kind=st.just(NoteKind.PONG), observed=st.none() | endpoints, **about)
 
 
 @given(cards)
@@ -87,6 +83,8 @@ def test_the_longest_note_fits_to_the_byte() -> None:
         Card(MAC, (*many, LAN)).pack()
     with pytest.raises(LocalProtocolError):
         wrap(bytes(CARD_LIMIT), None)
+    with pytest.raises(LocalProtocolError):
+        Note(NoteKind.CALL, MAC, OTHER, 1, token=b"short").pack()
 
 
 @given(st.binary(max_size=300), st.sampled_from([Card.unpack, Note.unpack, Welcome.unpack, Where.unpack]))

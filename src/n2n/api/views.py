@@ -16,8 +16,10 @@ communities: list of {name, network, derived, edges, leases}.
 `key` is the fingerprint of the supernode's key: SHA-256 in hexadecimal digits.
 
 ``peers`` (edge): at, peers: list of {mac, name, virtual_ip, endpoint, path (direct, relay), status (unknown, pending,
-available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, last_pong, updated, tx_frames,
-tx_bytes, rx_frames, rx_bytes}.
+available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, last_pong, updated, kind (n2n, v5,
+unknown), in_use (the endpoint that frames go to, null while they go by relay), their_path (the way that its frames
+take, as it said last: direct, relay, null), candidates: list of {kind (local, mapped, ipv6, reflexive, peer), endpoint,
+answers, straight, rtt, in_use}, tx_frames, tx_bytes, rx_frames, rx_bytes}.
 
 ``leases``: at, leases: list of {community, ip, mac, name, registered, expires, renewed}.
 
@@ -33,6 +35,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +239,10 @@ def _peer(daemon: EdgeDaemon, view: PeerView) -> dict[str, Any]:
         "rtt": view.rtt,
         "last_pong": view.last_pong,
         "updated": view.updated,
+        "kind": view.kind,
+        "in_use": _text(view.in_use),
+        "their_path": view.their_path,
+        "candidates": [asdict(candidate) | {"endpoint": str(candidate.endpoint)} for candidate in view.candidates],
     } | {name: counts.get(name, 0) for name in ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes")}
 
 

@@ -49,13 +49,13 @@ def peers(instance: _Instance = None, as_json: _Json = False) -> None:
         (
             peer["name"],
             peer["virtual_ip"],
-            f"{peer['path']} (one way)" if peer["one_way"] else peer["path"],
+            _path(peer),
             duration(peer["rtt"]),
             size(peer["tx_bytes"]),
             size(peer["rx_bytes"]),
             ago(peer["since"], found["at"]),
             peer["reason"],
-            peer["endpoint"],
+            peer["in_use"] or peer["endpoint"],
             peer["mac"],
         )
         for peer in found["peers"]
@@ -143,6 +143,15 @@ def print_supernode(found: dict[str, Any]) -> None:
 
 def _print_of(fingerprint: str | None) -> str | None:
     return f"SHA256:{fingerprint}" if fingerprint else None
+
+
+def _path(peer: dict[str, Any]) -> str:
+    """The way to a peer, and the way back where that is another."""
+    if peer["one_way"]:
+        return f"{peer['path']} (one way)"
+    if peer["path"] == "relay" and peer["their_path"] == "direct":
+        return "relay (direct from there)"
+    return str(peer["path"])
 
 
 def _endpoint(supernode: dict[str, Any]) -> str:

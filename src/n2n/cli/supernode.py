@@ -44,6 +44,9 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
     enable_vfuze: Annotated[
         bool | None, typer.Option("--enable-vfuze/--no-enable-vfuze", help="Relay the short header [on].")
     ] = None,
+    probe_port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="Second UDP port, for NAT tests; 0: none [auto].")
+    ] = None,
     state_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Holds leases and key [/var/lib/n2n].")] = None,
     source_rate: Annotated[str | None, typer.Option(metavar="N", help="Registrations per second, one source.")] = None,
     total_rate: Annotated[str | None, typer.Option(metavar="N", help="Registrations per second, all sources.")] = None,

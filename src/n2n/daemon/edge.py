@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from n2n.config import EdgeConfig
 from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
+from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike, instant
 from n2n.daemon.resolver import Resolver
@@ -78,6 +79,7 @@ class EdgeDaemon(Daemon):
         self._network: Watch | None = None
         self._supernode: Endpoint | None = None
         self._codec: PayloadCodec | None = None
+        self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
         self._handlers |= {
             Configure: self._on_configure,
             SetSupernode: self._on_supernode,
@@ -217,7 +219,7 @@ class EdgeDaemon(Daemon):
             gro=config.udp_gro,
         )
         self._resolver = Resolver(config.supernode_addr, _reachable(socks[0]), self._warn)
-        self._drive = Drive(self._make_core(machine_id, plane), plane, self._execute)
+        self._drive = Drive(self._make_core(machine_id, plane, key), plane, self._execute)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
         self._run_plane(plane, self._drive, undo)
@@ -243,7 +245,8 @@ class EdgeDaemon(Daemon):
         await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=config.tap_mtu, up=False)
         return list(taps)
 
-    def _make_core(self, machine_id: bytes, plane: PlaneLike) -> EdgeCore:
+    def _make_core(self, machine_id: bytes, plane: PlaneLike, key: bytes | None) -> EdgeCore:
+        notes = PayloadCodec(key)  # as frames are sealed, but never compressed
         settings = EdgeSettings(
             name=self.config.edge_id,
             community=self.config.community,
@@ -256,6 +259,7 @@ class EdgeDaemon(Daemon):
             sequence=plane.next_sequence,
             token=lambda: secrets.token_hex(8),
             jitter=secrets.SystemRandom().random,
+            sealing=None if key is None else (notes.seal, notes.open),
         )
 
     def _introduction(self) -> dict[str, object]:
@@ -306,10 +310,17 @@ class EdgeDaemon(Daemon):
         return surroundings(target, ignore={self.tap_name, *self._siblings()}, without=overlay)
 
     def _network_changed(self, change: Change) -> None:
+        self._addresses = change.seen.addresses
+        self._tell_candidates()
         if change.reason and self._drive is not None:
             core = self._drive.core
             self.tell("info", "network_changed", {"reason": change.reason, "what": change.what})
             self._drive.call(lambda now: core.network_changed(now, change.reason))
+
+    def _tell_candidates(self) -> None:
+        """Tell the core where others may reach this host."""
+        if self._drive is not None and self.local is not None:
+            self._drive.call(self._drive.core.set_local, candidates(self._addresses, self.local))
 
     # ---- actions -----------------------------------------------------------------------------
 

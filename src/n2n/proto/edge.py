@@ -5,31 +5,36 @@ reads no clock and draws no random numbers.  Frames are the data plane's: the co
 which way to send to each.
 
 What arrives is judged in :mod:`~n2n.proto.edge_inbox`; the conversation with the supernode follows the table of
-:mod:`~n2n.proto.registration`; the peers and the ways to them are :mod:`~n2n.proto.edge_mesh`.
+:mod:`~n2n.proto.registration`; the peers and the ways to them are :mod:`~n2n.proto.edge_mesh`, for n2n peers
+:mod:`~n2n.proto.edge_ways` and :mod:`~n2n.proto.ways`, with the cards and notes of :mod:`~n2n.proto.notes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from n2n.errors import MalformedDatagram
 from n2n.proto.actions import Configure, EdgeAction, Resolve, SetSupernode
 from n2n.proto.edge_inbox import Inbox
 from n2n.proto.edge_mesh import Mesh
 from n2n.proto.edge_outbox import Outbox
+from n2n.proto.edge_questions import Answer, Questions
 from n2n.proto.edge_settings import EdgeSettings
+from n2n.proto.edge_views import EdgeViews
+from n2n.proto.notes import Notary
 from n2n.proto.pacing import Question
 from n2n.proto.peers import PeerView
 from n2n.proto.registration import Do, EdgeState, Registration, RegistrationView, Trigger, check_address
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import (
+    Candidate,
+    CandidateKind,
     HeartbeatPulse,
     LeasesInfos,
-    P2PCommunityDatas,
     P2PFullState,
     PacketType,
     PeerEvent,
@@ -42,26 +47,20 @@ from n2n.wire import (
     SNPublicSecret,
     UnregisterRequest,
     key_fingerprint,
+    usable,
 )
 
 __all__ = ["Answer", "EdgeCore", "EdgeSettings", "EdgeState", "PeerView", "RegistrationView"]
 
-_Message = TypeVar("_Message")
 #: Longest public key that is looked at, in bytes of PEM text; 8192 bits of RSA take 1.5 KiB.
 _KEY_LIMIT: Final = 4096
 #: Unanswered questions after which a supernode that is otherwise silent counts as lost.
 _LOST_AFTER: Final = 4
+#: Least time between two heartbeats that are sent out of their turn, in seconds.
+_BEAT_GAP: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[_Message]):
-    """The last answer to a question made on demand, and when it came (Unix seconds)."""
-
-    message: _Message
-    at: float
-
-
-class EdgeCore:
+class EdgeCore(EdgeViews):
     """One edge in one community.
 
     Args:
@@ -72,6 +71,7 @@ class EdgeCore:
         token: returns text for the end of ping check ids that nobody can predict, another each time (say 16 hexadecimal
             digits from `secrets`).
         jitter: returns a number in [0, 1) that spreads repeated questions of many edges; without it nothing is spread.
+        sealing: seals bytes with the community's key, and opens them or raises a ProtocolError; None: there is no key.
 
     All methods that take `now` must be given moments that do not go back.
     """
@@ -84,21 +84,23 @@ class EdgeCore:
         sequence: Callable[[], int],
         token: Callable[[], str],
         jitter: Callable[[], float] = lambda: 0.5,
+        sealing: tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]] | None = None,
     ) -> None:
         self.settings = settings
         self._out = Outbox(settings, encrypt, sequence)
         self._inbox = Inbox(self._out, self)
-        self._mesh = Mesh(settings, self._out, token, jitter)
+        self._notary = Notary(self._out, *(sealing or (None, None)))
+        self._mesh = Mesh(settings, self._out, self._notary, token=token, jitter=jitter, doubt=self._doubt)
         self._registration = Registration(settings.asking, settings.refused, jitter)
         self._address: tuple[IPv4Address, int] | None = None
         self._key: bytes | None = settings.known_key
         self._sealed: bytes | None = None  # the machine id for the key that just came, to be used once
         self._registered_at: float | None = None
         self._heard_at = 0.0
+        self._beat_at = -math.inf
+        self._told_card = b""
         self._list = Question(settings.listing, jitter)
-        self._awaited: dict[PacketType, float] = {}
-        self._full_state: Answer[P2PFullState] | None = None
-        self._leases: Answer[LeasesInfos] | None = None
+        self._questions = Questions(self._out, settings.community, settings.answer_wait)
         # Loops, in the order in which they run when several are due: name -> monotonic seconds.
         self._due: dict[str, float] = {}
         self._loops: Final[tuple[tuple[str, Callable[[Instant], None]], ...]] = (
@@ -142,6 +144,21 @@ class EdgeCore:
         if "ping" in self._due:
             self._due["ping"] = now.mono
 
+    def traffic(self, mac: MacAddress, now: Instant) -> None:
+        """Frames are being sent to a peer (the plane says so at most once a second for each)."""
+        if self.state is not EdgeState.CLOSED:
+            self._mesh.traffic(mac, now)
+
+    def set_local(self, candidates: Sequence[tuple[CandidateKind, Endpoint]], now: Instant) -> None:
+        """Where other edges may reach this host besides where the supernode sees it, best first.
+
+        These are local addresses, global IPv6 addresses and port mappings, each with the port at which the plane hears
+        it; of more than 8 the first 8 are told.  The others learn of a change within seconds.
+        """
+        told = (Candidate(kind, endpoint) for kind, endpoint in candidates if usable(endpoint))
+        if self._notary.set_card(told, self._notary.card.mapping):
+            self._doubt(now)
+
     def set_heartbeat(self, seconds: float, now: Instant) -> None:
         """Beat at another interval from now on."""
         self.settings = replace(self.settings, heartbeat=seconds)
@@ -152,7 +169,7 @@ class EdgeCore:
         """End; says goodbye to the supernode, if it ever knew us."""
         self._step(Trigger.CLOSE, now)
         self._due.clear()
-        self._awaited.clear()
+        self._mesh.ways.close()
 
     # -- the common shape of cores
 
@@ -172,92 +189,30 @@ class EdgeCore:
             due = self._due.get(name)
             if due is not None and due <= now.mono:
                 loop(now)
+        self._mesh.ways.handle_timer(now)
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is to be called next (monotonic seconds), or None."""
         times = list(self._due.values())
         if self._registration.deadline is not None:
             times.append(self._registration.deadline)
+        if (way := self._mesh.ways.next_timer()) is not None:
+            times.append(way)
         return min(times, default=None)
 
     def drain(self) -> list[EdgeAction]:
         """Hand over what is to be done, in order."""
         return self._out.drain()
 
-    # -- views
-
-    @property
-    def state(self) -> EdgeState:
-        """How far the edge has got."""
-        return self._registration.state
-
-    @property
-    def mac(self) -> MacAddress:
-        """Its address in the community, for the TAP device."""
-        return self._out.mac
-
-    @property
-    def community_id(self) -> int:
-        """The id of the community in packet headers."""
-        return self._out.community
-
-    @property
-    def address(self) -> tuple[IPv4Address, int] | None:
-        """The virtual address and prefix length last given, kept while registering again."""
-        return self._address
-
-    @property
-    def supernode(self) -> Endpoint | None:
-        """Where the supernode is."""
-        return self._out.supernode
-
-    @property
-    def supernode_key(self) -> bytes | None:
-        """The supernode's public key (PEM as on the wire), for `known_key` of the next run."""
-        return self._key
-
-    @property
-    def reflexive(self) -> Endpoint | None:
-        """Our own endpoint, as the supernode sees it."""
-        return self._mesh.reflexive
-
-    @property
-    def full_state(self) -> Answer[P2PFullState] | None:
-        """The last answer to `ask_full_state`."""
-        return self._full_state
-
-    @property
-    def leases(self) -> Answer[LeasesInfos] | None:
-        """The last answer to `ask_leases`."""
-        return self._leases
-
-    def awaiting(self, kind: PacketType, now: Instant) -> bool:
-        """Whether an answer to `ask_full_state` or `ask_leases` may still come."""
-        return now.mono < self._awaited.get(kind, -math.inf)
-
-    def registration(self, now: Instant) -> RegistrationView:
-        """Where the registration stands, and why."""
-        return self._registration.view(now)
-
-    def peers(self) -> tuple[PeerView, ...]:
-        """The other edges, as the supernode tells of them, and the way to each."""
-        return self._mesh.views()
-
-    def counters(self) -> dict[str, int]:
-        """What was sent, and what was ignored for which reason; the names are COUNTERS of `edge_settings`."""
-        return self._out.counters()
-
     # -- on demand
 
     def ask_full_state(self, now: Instant) -> bool:
         """Ask how all edges see each other; False if not registered, or if an answer is awaited already."""
-        kind = PacketType.P2P_FULL_STATE
-        empty = P2PCommunityDatas(reachables={}, unreachables={})
-        return self._ask_once(kind, P2PFullState(self.settings.community, True, empty), now)
+        return self.state is EdgeState.REGISTERED and self._questions.ask_full_state(now)
 
     def ask_leases(self, now: Instant) -> bool:
         """Ask who holds which address; False if not registered, or if an answer is awaited already."""
-        return self._ask_once(PacketType.LEASES_INFOS, LeasesInfos(True, self.settings.community), now)
+        return self.state is EdgeState.REGISTERED and self._questions.ask_leases(now)
 
     def ask_peers(self, now: Instant) -> bool:
         """Ask for the list of peers now; False if not registered."""
@@ -265,12 +220,6 @@ class EdgeCore:
             return False
         self._ask_list(now)
         return True
-
-    def _ask_once(self, kind: PacketType, message: object, now: Instant) -> bool:
-        if self.state is not EdgeState.REGISTERED or self.awaiting(kind, now):
-            return False
-        self._awaited[kind] = now.mono + self.settings.answer_wait
-        return self._out.tell_supernode(kind, message, now)
 
     # -- registration
 
@@ -300,7 +249,7 @@ class EdgeCore:
     def _register(self, now: Instant) -> None:
         settings = self.settings
         if (sealed := self._seal()) is not None:
-            request = RegisterRequest(str(self.mac), settings.name, settings.community, sealed)
+            request = RegisterRequest(str(self.mac), settings.name, settings.community, sealed, n2n=self._card())
             self._out.tell_supernode(PacketType.REGISTER_REQUEST, request, now)
 
     def _unregister(self, now: Instant) -> None:
@@ -317,12 +266,15 @@ class EdgeCore:
             self._due["state"] = now.mono + settings.state_interval
             self._due["heartbeat"] = now.mono + settings.heartbeat
             self._due["ping"] = now.mono + settings.ping_interval
-        elif len(self._mesh):
-            self._mesh.dirty = True  # it may be a supernode that was started again, which knows nothing of it
+        else:
+            self._mesh.doubt_state()  # it may be a supernode that was started again, which knows nothing of it
+            self._mesh.ways.wake(now)
         assert self._address is not None
         self._out.note("info", "registered", ip=str(self._address[0]), prefix=self._address[1], again=not first)
         self._list.end()
         self._ask_list(now)
+        if settings.n2n and self._notary.card_field() != self._told_card:
+            self._doubt(now)  # it changed meanwhile
 
     # -- what the inbox hands over (see edge_inbox.EdgeLogic)
 
@@ -334,7 +286,7 @@ class EdgeCore:
             return self.state in (EdgeState.REGISTERING, EdgeState.REFUSED)
         if kind is PacketType.RETRY_REGISTER:
             return self.state is EdgeState.REGISTERED
-        return kind is PacketType.PEER_INFO or kind in self._awaited
+        return kind is PacketType.PEER_INFO or self._questions.asked(kind)
 
     def heard_supernode(self, now: Instant) -> None:
         """Something came that only the supernode sends."""
@@ -377,6 +329,7 @@ class EdgeCore:
         if address != self._address:
             before, self._address = self._address, address
             self._out.act(Configure(*address))
+            self._mesh.ways.overlay = IPv4Network(address, strict=False)
             if before is not None:
                 self._out.note("warning", "address_changed", before=f"{before[0]}/{before[1]}", ip=str(address[0]))
         self._step(Trigger.ACCEPTED, now)
@@ -412,21 +365,11 @@ class EdgeCore:
 
     def on_full_state(self, message: P2PFullState, now: Instant) -> None:
         """How all edges see each other."""
-        if message.is_request or message.p2p_community_datas.reachables is None:
-            self._out.count("full_state_bad")
-        elif self._awaited.pop(PacketType.P2P_FULL_STATE) < now.mono:
-            self._out.count("full_state_unasked")
-        else:
-            self._full_state = Answer(message, now.wall)
+        self._questions.take_full_state(message, now)
 
     def on_leases(self, message: LeasesInfos, now: Instant) -> None:
         """Who holds which address."""
-        if message.is_request:
-            self._out.count("leases_bad")
-        elif self._awaited.pop(PacketType.LEASES_INFOS) < now.mono:
-            self._out.count("leases_unasked")
-        else:
-            self._leases = Answer(message, now.wall)
+        self._questions.take_leases(message, now)
 
     def on_ping(self, message: PeerToPing, header: ProtoV, source: Endpoint, now: Instant) -> None:
         """A ping or a pong for us."""
@@ -469,8 +412,19 @@ class EdgeCore:
 
     def _beat(self, now: Instant) -> None:
         if (sealed := self._seal()) is not None:
-            pulse = HeartbeatPulse(str(self.mac), self.settings.community, sealed)
+            self._beat_at = now.mono
+            pulse = HeartbeatPulse(str(self.mac), self.settings.community, sealed, n2n=self._card())
             self._out.tell_supernode(PacketType.HEARTBEAT, pulse, now)
+
+    def _card(self) -> bytes:
+        self._told_card = self._notary.card_field() if self.settings.n2n else b""
+        return self._told_card
+
+    def _doubt(self, now: Instant) -> None:
+        """The supernode may not know where we are, or not our card: a heartbeat tells it."""
+        due = max(now.mono, self._beat_at + _BEAT_GAP)
+        if self.state is EdgeState.REGISTERED and self._due.get("doubt", math.inf) > due:
+            self._due["doubt"] = due
 
     def _ask_list(self, now: Instant) -> None:
         """Ask for the list of peers, unless it is awaited already; it is asked again until it comes."""

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from n2n.errors import MalformedDatagram
-from n2n.proto.actions import AllowSource, DropPeer, PutPeer
+from n2n.proto.actions import DropPeer
 from n2n.proto.edge_outbox import Outbox
+from n2n.proto.edge_paths import PathBook
 from n2n.proto.edge_settings import EdgeSettings
+from n2n.proto.edge_ways import Heard, Ways
+from n2n.proto.notes import Notary
 from n2n.proto.pacing import Bucket
 from n2n.proto.paths import CHECK_ID_LIMIT, Change, Pong
 from n2n.proto.peers import Member, PeerChange, PeerTable, PeerView, Told
@@ -16,7 +19,10 @@ from n2n.types import Endpoint, Instant, MacAddress, PeerInfo
 from n2n.wire import (
     MAX_DATAGRAM,
     PROTOV_SIZE,
+    Card,
     GoTime,
+    Note,
+    NoteKind,
     P2PStatus,
     PacketType,
     PeerEvent,
@@ -44,16 +50,28 @@ class Mesh:
     Args:
         settings: the edge's.
         outbox: takes what is to be sent and done.
+        notary: writes and reads cards and notes.
         token: returns unpredictable text for check ids, another each time.
         jitter: see :class:`~n2n.proto.pacing.Backoff`.
+        doubt: called when our own address may be another than the supernode knows.
     """
 
     def __init__(
-        self, settings: EdgeSettings, outbox: Outbox, token: Callable[[], str], jitter: Callable[[], float]
+        self,
+        settings: EdgeSettings,
+        outbox: Outbox,
+        notary: Notary,
+        *,
+        token: Callable[[], str],
+        jitter: Callable[[], float],
+        doubt: Callable[[Instant], None],
     ) -> None:
         self._name = settings.name
         self._out = outbox
+        self._notary = notary
+        self._n2n = settings.n2n
         self._token = token
+        self._paths = PathBook(outbox)
         self._table = PeerTable(
             outbox.mac,
             limit=settings.max_peers,
@@ -61,13 +79,30 @@ class Mesh:
             label_of=self._label,
             jitter=jitter,
             count=outbox.count,
+            read_card=self._read_card,
         )
+        self.ways = Ways(settings, outbox, notary, self._paths, self._table, token=token, jitter=jitter, doubt=doubt)
+        """The ways to n2n peers."""
         self._strangers = Bucket(_STRANGER_RATE, _STRANGER_BURST)
         self._origin: WirePeer | None = None
         self.reflexive: Endpoint | None = None
         """Our own endpoint, as the supernode last told it."""
-        self.dirty = False
-        """Something changed that the supernode has not been told."""
+
+    def doubt_state(self) -> None:
+        """The supernode may have forgotten how we see our peers."""
+        self._paths.dirty = len(self) > 0
+
+    def _read_card(self, field: bytes, mac: MacAddress) -> Card | None:
+        return self._notary.read_card(field, mac) if self._n2n else None
+
+    def _read_note(self, message: PeerToPing, member: Member, now: Instant) -> Note | None:
+        return self._notary.read_note(message.n2n, member.info.mac, member.fresh, now) if self._n2n else None
+
+    def traffic(self, mac: MacAddress, now: Instant) -> None:
+        """Frames are being sent to a peer."""
+        member = self._table.get(mac)
+        if member is not None:
+            self.ways.traffic(member, now)
 
     def _label(self, peer: PeerInfo) -> str:
         return f"{self._name}.{self._out.mac}.{peer.mac}.{peer.endpoint.ip}.{peer.endpoint.port}"
@@ -84,7 +119,9 @@ class Mesh:
     def take_list(self, message: PeerInfoList, asked: float, now: Instant) -> bool:
         """A list that was asked for; True if it shows that our own endpoint is another than before."""
         moved = message.has_origin and self._take_origin(message, now)
+        self.ways.listed = True
         self._carry_out(self._table.replace(message.peer_infos, self._out.supernode, asked, now), now)
+        self.ways.wake(now)
         return moved
 
     @property
@@ -122,62 +159,62 @@ class Mesh:
 
     def _carry_out(self, changes: list[PeerChange], now: Instant) -> None:
         for change in changes:
-            self.dirty = True
+            self._paths.dirty = True
             member = change.member
             if change.told is Told.REMOVED:
                 self._out.act(DropPeer(member.info.mac))
                 self._out.note("info", "peer_gone", mac=str(member.info.mac), name=member.info.name)
+                self.ways.gone(member, now)
             elif change.told is Told.ADDED:
-                self._put(member)
+                self._paths.put(member)
                 self._out.note(
                     "info", "peer_new", mac=str(member.info.mac), name=member.info.name,
                     virtual_ip=str(member.info.virtual_ip), endpoint=str(member.info.endpoint),
                 )  # fmt: skip
-                self._note_path(member)
+                self._paths.note_path(member)
             elif change.told is Told.CHANGED:
                 self._set_path(member, "peer_changed", change.was_direct, now)
-                self._put(member)
+                self._paths.put(member)
+            if change.told is not Told.REMOVED and (member.way is not None or change.card is not None):
+                self.ways.told(change, now)
 
     # -- paths
 
-    def _put(self, member: Member) -> None:
-        self._out.act(PutPeer(member.info.mac, member.info.endpoint, member.direct))
-
     def _set_path(self, member: Member, reason: str, was_direct: bool, now: Instant) -> None:
-        """The reason for the present path is another; tell who watches if the path is another, too."""
-        moved = member.direct != was_direct
-        member.set_reason(reason, now, moved)
-        self.dirty = True
-        if moved:
-            self._note_path(member)
-
-    def _note_path(self, member: Member) -> None:
-        self._out.note(
-            "info", "path", mac=str(member.info.mac), name=member.info.name, endpoint=str(member.info.endpoint),
-            path="direct" if member.direct else "relay", reason=member.reason,
-        )  # fmt: skip
+        self._paths.set_path(member, reason, now, moved=member.direct != was_direct)
 
     def ping_round(self, now: Instant) -> None:
-        """Ping whom it is time to ping."""
-        for member in sorted(self._table, key=lambda m: _ORDER[m.probe.status]):
+        """Ping whom it is time to ping: v5's rounds, for those that have not shown to be more than v5."""
+        plain = [member for member in self._table if member.way is None]
+        for member in sorted(plain, key=lambda m: _ORDER[m.probe.status]):
             was_direct = member.direct
             round_ = member.probe.begin_round(now, self._token)
             if round_.change is not Change.NONE:
                 self._set_path(member, round_.change.value, was_direct, now)
                 if was_direct:
-                    self._put(member)
+                    self._paths.put(member)
             if round_.pings:
-                payload = encode(PeerToPing(check_id=round_.check_id))
+                payload = encode(PeerToPing(check_id=round_.check_id, n2n=self._note(member, now)))
                 self._out.ping(member.info.mac, payload, member.probe.endpoint, round_.pings, now)
 
     def restart_paths(self, reason: str, now: Instant) -> None:
         """Our own address changed: every peer by relay, until it is found again."""
         for member in self._table:
+            if member.way is not None:
+                self.ways.restart(member, member.way, reason, now)
+                continue
             was_direct = member.direct
             member.probe.restart()
             self._set_path(member, reason, was_direct, now)
             if was_direct:
-                self._put(member)
+                self._paths.put(member)
+
+    def _note(self, member: Member, now: Instant) -> bytes:
+        """A note for a peer of which we do not know whether it reads notes; none for one that does not."""
+        if member.plain or not self._n2n:
+            return b""
+        mac = member.info.mac
+        return self._notary.note_field(NoteKind.PING, mac, now, token=member.their_secret, reached=member.direct)
 
     def take_ping(self, message: PeerToPing, sender: MacAddress, source: Endpoint, relayed: bool, now: Instant) -> bool:
         """Answer a ping for us; False if the supernode has never told of its sender.
@@ -192,24 +229,28 @@ class Mesh:
         if not bucket.take(now.mono):
             self._out.count("ping_limited")
             return True
+        note = self._read_note(message, member, now) if member is not None else None
+        if member is not None and note is not None and (relayed or self.ways.trusts(member, note)):
+            self.ways.take_ping(member, Heard(message.check_id, source, relayed), note, now)
+            return True
         if member is not None and not relayed:
             self._heard_directly(member, source, now)
         direct = member is not None and member.direct
-        endpoint = member.info.endpoint if member is not None and direct else self._out.supernode
+        endpoint = member.target if member is not None and direct else self._out.supernode
         if endpoint is None:
             self._out.count("no_supernode")
         else:
-            payload = encode(PeerToPing(check_id=message.check_id, is_pong=True))
+            answer = b""
+            if member is not None and note is not None:  # it reads notes, and may be one of us
+                answer = self._notary.note_field(
+                    NoteKind.ANSWER, sender, now, token=self.ways.secret(member), reached=direct
+                )
+            payload = encode(PeerToPing(check_id=message.check_id, is_pong=True, n2n=answer))
             self._out.pong(sender, payload, endpoint, now)
         return member is not None
 
     def _heard_directly(self, member: Member, source: Endpoint, now: Instant) -> None:
-        allowed = member.allow(source, now.mono)
-        if allowed:
-            self._out.act(AllowSource(member.info.mac, source))
-            self._out.note("debug", "source_allowed", mac=str(member.info.mac), endpoint=str(source))
-        elif allowed is False:
-            self._out.count("source_limited")
+        self._paths.heard(member, source, now)
         if source == member.info.endpoint:
             member.probe.nudge(now)  # its datagrams get through to us: ours may by now get through to it
 
@@ -218,6 +259,10 @@ class Mesh:
         member = self._table.get(sender)
         if member is None:
             self._out.count("pong_stranger")
+            return
+        note = self._read_note(message, member, now)
+        if member.way is not None:
+            self.ways.take_pong(member, Heard(message.check_id, source, relayed), note, now)
             return
         was_direct, was_duplex = member.direct, member.probe.full_duplex
         verdict = member.probe.pong(message.check_id, not relayed, now)
@@ -230,10 +275,13 @@ class Mesh:
             self._heard_directly(member, source, now)
         if not was_direct:
             self._set_path(member, "answered", was_direct, now)
-            self._put(member)
+            self._paths.put(member)
         elif was_duplex != member.probe.full_duplex:
             member.set_reason(member.reason, now, moved=False)
-            self.dirty = True
+            self._paths.dirty = True
+        member.plain = note is None
+        if note is not None:
+            self.ways.found_out(member, note, now)
 
     # -- what the supernode is told
 
@@ -252,6 +300,6 @@ class Mesh:
 
     def tell_state(self, now: Instant) -> None:
         """Tell the supernode how we see our peers, if that changed."""
-        if self.dirty:
-            self.dirty = False
+        if self._paths.dirty:
+            self._paths.dirty = False
             self._out.tell_supernode(PacketType.P2P_STATE, self.state_message(), now)

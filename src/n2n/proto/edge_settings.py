@@ -9,6 +9,7 @@ from typing import Final
 from n2n.errors import ConfigError
 from n2n.proto.pacing import Pace
 from n2n.proto.paths import ProbeSettings
+from n2n.proto.ways import WaySettings
 
 __all__ = ["COUNTERS", "EdgeSettings"]
 
@@ -20,6 +21,7 @@ _ASKING: Final = Pace(first=5.0, factor=1.5, cap=15.0)
 _REFUSED: Final = Pace(first=10.0, factor=2.0, cap=300.0)
 _LISTING: Final = Pace(first=3.0, factor=1.25, cap=30.0)
 _PROBE: Final = ProbeSettings()
+_WAY: Final = WaySettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class EdgeSettings:
             packet from before); a heartbeat asks again.
         answer_wait: how long an answer to a question made on demand (leases, full state) is taken.
         ping_interval: between two ping rounds.
-        probe: how paths are probed.
+        probe: how paths to v5 peers are probed.
+        n2n: show cards and notes, and read those of others; False: be a v5 edge, to all others too.
+        way: how paths to n2n peers are found and kept.
         state_interval: between two looks at whether our view of the peers changed and the supernode must be told.
         max_peers: peers kept at most.
         address_ranges: ranges in which a virtual network may lie besides the private ones.
@@ -68,6 +72,8 @@ class EdgeSettings:
     answer_wait: float = 5.0
     ping_interval: float = 3.0
     probe: ProbeSettings = _PROBE
+    n2n: bool = True
+    way: WaySettings = _WAY
     state_interval: float = 2.0
     max_peers: int = 4096
     address_ranges: tuple[IPv4Network, ...] = ()
@@ -138,6 +144,10 @@ COUNTERS: Final = (
     "pong_unasked",
     "pong_repeated",
     "source_limited",
+    "card_bad",  # none that opens and is its bearer's
+    "note_bad",  # the same
+    "note_stale",  # an old one, played back or long held up
+    "candidate_refused",  # an endpoint on a card that is ours, the supernode's, or in the virtual network
     # -- what we could not send
     "state_cut",
     "too_large",

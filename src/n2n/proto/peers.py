@@ -11,28 +11,36 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from n2n.errors import MalformedDatagram
+from n2n.proto.candidates import CandidateView
+from n2n.proto.notes import Freshness
 from n2n.proto.pacing import Bucket
 from n2n.proto.paths import Probe, ProbeSettings
+from n2n.proto.ways import Way
 from n2n.types import SUPERNODE_MAC, Endpoint, Instant, MacAddress, PeerInfo
-from n2n.wire import GoTime, P2PStatus, from_peer, to_peer
+from n2n.wire import Card, GoTime, P2PStatus, from_peer, to_peer
 from n2n.wire import Peer as WirePeer
 from n2n.wire import PeerInfo as WirePeerInfo
 
-__all__ = ["Member", "PeerChange", "PeerTable", "PeerView", "Told"]
+__all__ = ["Member", "PathName", "PeerChange", "PeerTable", "PeerView", "Told"]
+
+PathName: TypeAlias = Literal["direct", "relay"]
 
 #: Further endpoints that one peer's frames may come from; the plane remembers as many.
 SOURCES_PER_PEER: Final = 4
 #: A new one of these per second and peer, at most: pings can be forged.
 _SOURCE_RATE: Final = 1.0
 #: A list as long as this may be the first part of a longer one, whose rest comes as events: a datagram holds
-#: some 1100 peers, with the longest names 190.
-_SPLIT_AT: Final = 150
+#: some 1100 peers, with the longest names and cards 110.
+_SPLIT_AT: Final = 100
 #: Pongs per second for one peer, and at once.  A v5 edge pings 4 times in 3 seconds, 8 times in its first round.
 _PONG_RATE: Final = 8.0
 _PONG_BURST: Final = 32.0
+#: Calls of one peer that make us search, per second and at once: each costs some twenty pings.
+_CALL_RATE: Final = 0.5
+_CALL_BURST: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,16 @@ class PeerView:
         one_way: it is reached directly, but answers by way of the supernode.
         full_duplex: it is reached directly, and answers directly.
         reason: why the path is what it is: `discovered`, `probing`, `answered`, `silent`, `no_answer`, `peer_changed`,
-            `network_changed`.
+            `network_changed`; of an n2n peer also `better` and `quicker` (than the endpoint used before) and `idle`.
         since: Unix seconds of the last change of `path` (of the discovery, if there was none).
         rtt: seconds there and back, directly, when last measured; None if never.
         last_pong: Unix seconds of the last answer to a ping; None if never.
         updated: Unix seconds at which the supernode last told of it, or its status last changed.
         check_id: the public part of its pings' check ids; empty before the first ping.
+        kind: `n2n` once it has shown a card or a note, `v5` once it has answered without one, else `unknown`.
+        in_use: where our frames to it go; None while they go by relay.
+        their_path: the way its frames to us take, as it said last; None: unknown.
+        candidates: the endpoints at which an n2n peer is tried.
     """
 
     mac: MacAddress
@@ -62,7 +74,7 @@ class PeerView:
     virtual_ip: IPv4Address | None
     endpoint: Endpoint
     status: P2PStatus
-    path: Literal["direct", "relay"]
+    path: PathName
     one_way: bool
     full_duplex: bool
     reason: str
@@ -71,6 +83,10 @@ class PeerView:
     last_pong: float | None
     updated: float
     check_id: str
+    kind: Literal["n2n", "v5", "unknown"] = "unknown"
+    in_use: Endpoint | None = None
+    their_path: PathName | None = None
+    candidates: tuple[CandidateView, ...] = ()
 
 
 class Member:
@@ -79,14 +95,24 @@ class Member:
     __slots__ = (
         "_mapped",
         "_source_bucket",
+        "call",
+        "call_bucket",
+        "card",
+        "fresh",
         "info",
+        "placed",
+        "plain",
         "pong_bucket",
         "probe",
         "reason",
+        "secret",
         "since",
         "sources",
+        "their_path",
+        "their_secret",
         "told",
         "updated",
+        "way",
     )
 
     def __init__(self, info: PeerInfo, mapped: bool, probe: Probe, now: Instant) -> None:
@@ -100,13 +126,35 @@ class Member:
         self.sources: deque[Endpoint] = deque(maxlen=SOURCES_PER_PEER)
         """Endpoints besides its own that its frames may come from, oldest first."""
         self.pong_bucket = Bucket(_PONG_RATE, _PONG_BURST)
+        self.way: Way | None = None
+        """The ways to an n2n peer; None: it is treated as a v5 one, with `probe`."""
+        self.card: Card | None = None
+        """The last card it showed."""
+        self.plain = False
+        """It answered without a note: it is a v5 edge, and gets no notes."""
+        self.placed: Endpoint | None = None
+        """The endpoint in use that the plane was last told of."""
+        self.call: tuple[str, float] | None = None
+        """Check id of the last call that is not answered yet, and when it was made."""
+        self.call_bucket = Bucket(_CALL_RATE, _CALL_BURST)
+        self.fresh = Freshness()
+        self.secret = b""
+        """What we told it by way of the supernode, for its direct pings to repeat."""
+        self.their_secret = b""
+        """What it told us."""
+        self.their_path: PathName | None = None
         self._source_bucket = Bucket(_SOURCE_RATE, SOURCES_PER_PEER)
         self._mapped = mapped
 
     @property
     def direct(self) -> bool:
-        """Our frames to it go straight to its endpoint."""
-        return self.probe.available
+        """Our frames to it go straight to it."""
+        return self.probe.available if self.way is None else self.way.chosen is not None
+
+    @property
+    def target(self) -> Endpoint:
+        """Where they go if they go straight; else where the supernode sees it."""
+        return self.info.endpoint if self.way is None or self.way.chosen is None else self.way.chosen
 
     def update(self, info: PeerInfo, mapped: bool, now: Instant) -> bool:
         """Take newer data; True if they are such that what is known of the path no longer holds (v5's rule)."""
@@ -138,22 +186,29 @@ class Member:
 
     def view(self) -> PeerView:
         """It, for people."""
-        probe = self.probe
+        probe, way = self.probe, self.way
+        trial = None if way is None or way.chosen is None else way.trials[way.chosen]
+        straight = probe.full_duplex if way is None else way.straight
+        label, asked = (probe.label, probe.asked) if way is None else (way.label, way.asked)
         return PeerView(
             mac=self.info.mac,
             name=self.info.name,
             virtual_ip=self.info.virtual_ip,
             endpoint=self.info.endpoint,
-            status=probe.status,
+            status=probe.status if way is None else way.status,
             path="direct" if self.direct else "relay",
-            one_way=self.direct and not probe.full_duplex,
-            full_duplex=self.direct and probe.full_duplex,
+            one_way=self.direct and not straight,
+            full_duplex=self.direct and straight,
             reason=self.reason,
             since=self.since,
-            rtt=probe.rtt,
-            last_pong=probe.last_pong,
+            rtt=probe.rtt if way is None else None if trial is None else trial.rtt,
+            last_pong=probe.last_pong if way is None else way.last_pong,
             updated=self.updated,
-            check_id=probe.label if probe.asked else "",
+            check_id=label if asked else "",
+            kind="n2n" if way is not None else "v5" if self.plain else "unknown",
+            in_use=self.target if self.direct else None,
+            their_path=self.their_path,
+            candidates=() if way is None else way.views(),
         )
 
     def wire(self) -> WirePeer:
@@ -171,6 +226,9 @@ class Member:
 class Told(Enum):
     """What the supernode's word did to a peer."""
 
+    MOVED = "moved"
+    """An n2n peer's endpoint is another; its paths may well be alive."""
+
     ADDED = "added"
     CHANGED = "changed"
     """Its endpoint or virtual address is another: the path starts anew."""
@@ -180,11 +238,21 @@ class Told(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """One peer, and what happened to it; `was_direct`: its frames went straight to it before."""
+    """One peer, and what happened to it.
+
+    Args:
+        told: what.
+        member: the peer.
+        was_direct: its frames went straight to it before.
+        card: the card that came with it.
+        before: its endpoint before that.
+    """
 
     told: Told
     member: Member
     was_direct: bool = False
+    card: Card | None = None
+    before: Endpoint | None = None
 
 
 class PeerTable:
@@ -197,6 +265,7 @@ class PeerTable:
         label_of: the public part of the check id of pings to a peer.
         jitter: see :class:`~n2n.proto.pacing.Backoff`.
         count: called with the name of a counter for each entry that is skipped.
+        read_card: reads the card that comes with an edge, if it can be believed.
     """
 
     def __init__(
@@ -208,6 +277,7 @@ class PeerTable:
         label_of: Callable[[PeerInfo], str],
         jitter: Callable[[], float],
         count: Callable[[str], None],
+        read_card: Callable[[bytes, MacAddress], Card | None],
     ) -> None:
         self._own_mac = own_mac
         self._limit = limit
@@ -215,6 +285,7 @@ class PeerTable:
         self._label_of = label_of
         self._jitter = jitter
         self._count = count
+        self._read_card = read_card
         self._members: dict[MacAddress, Member] = {}
         self._doubtful: list[tuple[Member, float]] = []
 
@@ -264,6 +335,7 @@ class PeerTable:
 
     def _put_one(self, info: PeerInfo, raw: WirePeerInfo, now: Instant) -> PeerChange | None:
         mapped = raw.pub_socket is not None and len(raw.pub_socket.ip) == 16
+        card = self._read_card(raw.n2n, info.mac)
         member = self._members.get(info.mac)
         if member is None:
             if len(self._members) >= self._limit:
@@ -271,8 +343,12 @@ class PeerTable:
                 return None
             member = Member(info, mapped, self._new_probe(info), now)
             self._members[info.mac] = member
-            return PeerChange(Told.ADDED, member)
-        was_direct = member.direct
+            return PeerChange(Told.ADDED, member, card=card)
+        was_direct, before = member.direct, member.info.endpoint
+        if card is not None or member.way is not None:
+            member.update(info, mapped, now)
+            told = Told.REFRESHED if before == info.endpoint else Told.MOVED
+            return PeerChange(told, member, was_direct, card, before)
         if not member.update(info, mapped, now):
             return PeerChange(Told.REFRESHED, member, was_direct)
         member.probe = self._new_probe(info)

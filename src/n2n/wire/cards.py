@@ -171,7 +171,10 @@ class Note:
         source: who says it.
         dest: to whom.
         stamp: the sender's clock, Unix microseconds: a note is not taken twice, nor long after it was sent.
-        observed: the endpoint from which the ping came that is answered.
+        observed: in a PONG, the endpoint from which the ping came that is answered.
+        token: in the others (`TOKEN_SIZE` bytes; empty: none).  A CALL or an ANSWER tells the receiver a secret, and a
+            PING or BIRTHDAY repeats the one that the receiver told: that proves, where nothing is sealed, that its
+            sender is who gets what the supernode relays to that edge.
         reached: the sender's frames go straight to `dest`.
         card: the sender's card.
     """
@@ -183,17 +186,24 @@ class Note:
     observed: Endpoint | None = None
     reached: bool = False
     card: Card | None = None
+    token: bytes = b""
 
     def pack(self) -> bytes:
-        """Its body."""
-        seen = self.observed
+        """Its body.
+
+        Raises:
+            LocalProtocolError: the token has another length.
+        """
+        seen = self.observed if self.kind is NoteKind.PONG else None
+        if len(self.token) not in (0, TOKEN_SIZE):
+            raise LocalProtocolError(f"a token of {len(self.token)} bytes; it has {TOKEN_SIZE}")
         head = _NOTE_HEAD.pack(
             self.kind,
             self.source.raw,
             self.dest.raw,
             self.stamp & 0xFFFFFFFFFFFFFFFF,
             _REACHED if self.reached else 0,
-            bytes(16) if seen is None else _wide(seen),
+            self.token.ljust(16, b"\0") if seen is None else _wide(seen),
             0 if seen is None else seen.port,
             0 if self.card is None else 1,
         )
@@ -214,10 +224,17 @@ class Note:
         card = Card.unpack(body[len(_NOTE_MARK) + _NOTE_HEAD.size :]) if with_card else None
         if card is not None and card.mac.raw != source:
             raise MalformedDatagram("a note with another edge's card")
-        observed = Endpoint.of_packed(ip, port) if port else None
+        pong = kind == NoteKind.PONG
         return cls(
-            NoteKind(kind), MacAddress(source), MacAddress(dest), stamp, observed, bool(flags & _REACHED), card
-        )  # fmt: skip
+            NoteKind(kind),
+            MacAddress(source),
+            MacAddress(dest),
+            stamp,
+            Endpoint.of_packed(ip, port) if pong and port else None,
+            bool(flags & _REACHED),
+            card,
+            b"" if pong or not any(ip[:TOKEN_SIZE]) else ip[:TOKEN_SIZE],
+        )
 
 
 @dataclass(frozen=True, slots=True)
