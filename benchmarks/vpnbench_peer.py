@@ -29,11 +29,19 @@ class N2N(Peer):  # type: ignore[misc]
 
     def start(self, t: Any) -> None:
         folder = Path(t.work("supernode"))
-        self._spawn(t, "supernode", t.S, ["supernode", "serve"], {"listen_address": ":7777", "state_dir": f"{folder}/state"})
+        self._spawn(
+            t, "supernode", t.S, ["supernode", "serve"], {"listen_address": ":7777", "state_dir": f"{folder}/state"}
+        )
         time.sleep(1.5)
         addresses = []
         for role, namespace in (("edge_a", t.A), ("edge_b", t.B)):
-            config = {"edge_id": role, "community": "bench", "supernode_addr": f"{US}:7777", "tap_name": TAP, **self.more}
+            config = {
+                "edge_id": role,
+                "community": "bench",
+                "supernode_addr": f"{US}:7777",
+                "tap_name": TAP,
+                **self.more,
+            }
             if self.passphrase:
                 config["encryption_passphrase"] = self.passphrase
             self._spawn(t, role, namespace, ["edge", "up"], config)

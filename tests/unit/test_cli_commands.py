@@ -279,9 +279,13 @@ def flags_of(group: str, command: str) -> set[str]:
 
 
 def test_every_key_is_a_flag() -> None:
-    keys = {field.name for field in dataclasses.fields(EdgeConfig)} | {"encryption_passphrase_file", "config"}
+    keys = {field.name for field in dataclasses.fields(EdgeConfig)} | {
+        "encryption_passphrase_file",
+        "config",
+        "verbose",
+    }
     assert flags_of("edge", "up") == keys
-    keys = {field.name for field in dataclasses.fields(SupernodeConfig)} | {"config"}
+    keys = {field.name for field in dataclasses.fields(SupernodeConfig)} | {"config", "verbose"}
     assert flags_of("supernode", "serve") == keys
 
 

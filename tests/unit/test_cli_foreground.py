@@ -19,6 +19,8 @@ PLAIN = [
     ["edge", "up", "--config=edge.yaml", "--community", "acme", "--supernode-addr=h:1", "--tap-mtu", "1400"],
     ["edge", "up", "--enable-vfuze", "--no-tap-offload", "--threads", "2", "--encryption-passphrase-file", "/x"],
     ["edge", "up", "--community=", "--community", "b"],
+    ["edge", "up", "-v", "--config", "edge.yaml"],
+    ["supernode", "serve", "--verbose", "--log-level", "warning"],
     ["supernode", "serve"],
     ["supernode", "serve", "--listen-address", ":7777", "--debug", "--no-udp-gro", "--state-dir="],
 ]

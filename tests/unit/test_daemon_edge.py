@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from n2n.config import EdgeConfig
+from n2n.daemon import base
 from n2n.daemon import edge as module
 from n2n.daemon.edge import EdgeDaemon
 from n2n.daemon.resolver import Resolver, resolve_aside
@@ -185,6 +186,25 @@ def test_a_plane_that_dies_ends_the_edge_with_its_cause(kernel: Kernel) -> None:
                 await daemon.wait_ready(5)
 
     run(main)
+
+
+def test_what_is_used_of_the_kernel_is_told_and_a_refusal_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_WATCH_PERIOD", 0.005)
+    told: list[tuple[str, Any]] = []
+
+    async def main() -> None:
+        planes: list[FakePlane] = []
+        daemon = make(planes)
+        daemon.listeners.add(lambda one: told.append((str(one["event"]), one["fields"])))
+        async with daemon:
+            monkeypatch.setattr(planes[0], "features", lambda: {"gso": False})
+            await until(lambda: any("refused" in str(fields) for event, fields in told if event == "offload"))
+            await asyncio.sleep(0.05)  # some further looks, which have nothing to tell
+
+    run(main)
+    assert ("data_plane", {"gso": True}) in told
+    refusals = [fields["what"] for event, fields in told if event == "offload" and "refused" in fields["what"]]
+    assert refusals == ["the kernel refused gso = True: the data plane goes on with False"]
 
 
 def test_a_tap_that_cannot_be_had_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 __all__ = ["plain", "read_flags", "run_edge", "run_supernode"]
 
+_VERBOSE: Final = ("-v", "--verbose")
 #: Keys that only the loader knows: a flag of their own, but no field of the configuration.
 _LOADER_KEYS: Final = {"edge": {"encryption_passphrase_file"}, "supernode": set()}
 
@@ -77,8 +78,12 @@ def read_flags(role: str, words: Sequence[str]) -> dict[str, Any] | None:
     switches = {name for name, (kind, _) in keys.items() if kind.types is bool}
     texts = {*keys, *_LOADER_KEYS[role], "config"} - switches
     flags: dict[str, Any] = {}
+    verbose = False
     while rest:
         word = rest.pop(0)
+        if word in _VERBOSE:
+            verbose = True
+            continue
         if not word.startswith("--"):
             return None
         name, equals, value = word[2:].partition("=")
@@ -93,4 +98,6 @@ def read_flags(role: str, words: Sequence[str]) -> dict[str, Any] | None:
             flags[name] = rest.pop(0)
         else:
             return None
+    if verbose:
+        flags.setdefault("log_level", "debug")
     return flags

@@ -62,6 +62,9 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
     ] = None,
     run_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Holds the control socket [/run/n2n].")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, error [info].")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log more, also what is used of the kernel: log level debug.")
+    ] = False,
     log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="text or json [text].")] = None,
 ) -> None:
     """Serve communities, in the foreground, until Ctrl-C or SIGTERM.
@@ -69,7 +72,9 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
     Every key may also stand in the file, or in an environment variable (N2N_LISTEN_ADDRESS, ...). A flag comes before
     the environment, the environment before the file.
     """
-    flags = {name: value for name, value in locals().items() if name != "config"}
+    flags = {name: value for name, value in locals().items() if name not in ("config", "verbose")}
+    if verbose and log_level is None:
+        flags["log_level"] = "debug"
     from n2n.cli.foreground import run_supernode
 
     run_supernode(config, flags)

@@ -185,18 +185,31 @@ class Daemon:
         thread.start()
         undo.callback(drive.stop)
         drive.start()
-        self._spawn(self._watch(plane, plane.counters()), "watch")
+        features = plane.features()
+        self.tell("debug", "data_plane", features)
+        self._spawn(self._watch(plane, plane.counters(), features), "watch")
 
-    async def _watch(self, plane: PlaneLike, before: dict[str, int]) -> None:
-        """Say which input and output failed since the last look: the plane only counts."""
+    async def _watch(self, plane: PlaneLike, before: dict[str, int], features: Mapping[str, bool | int | str]) -> None:
+        """Say which input and output failed since the last look, and what the kernel refused: the plane only counts."""
         while True:
             await asyncio.sleep(_WATCH_PERIOD)
+            features = self._tell_changed(features, plane.features())
             counters = plane.counters()
             for name in _IO_COUNTERS:
                 failed = counters.get(name, 0) - before.get(name, 0)
                 if failed > 0:
                     self.tell("warning", IO_ERROR, {"kind": name, "count": failed})
             before = counters
+
+    def _tell_changed(
+        self, before: Mapping[str, bool | int | str], now: Mapping[str, bool | int | str]
+    ) -> Mapping[str, bool | int | str]:
+        """Say once what the plane has switched off while it runs; returns what is in force now."""
+        for name, value in now.items():
+            if value != before.get(name, value):
+                what = f"the kernel refused {name} = {before[name]}: the data plane goes on with {value}"
+                self.tell("warning", "offload", {"what": what})
+        return now
 
     def _set_buffers(self, size: int) -> None:
         for sock in self._socks:
