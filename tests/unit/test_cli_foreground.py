@@ -68,7 +68,7 @@ def test_a_daemon_loads_neither_typer_nor_the_other_daemon() -> None:
     code = (
         "import sys; sys.argv = ['n2n', 'edge', 'up', '--community', 'c', '--supernode-addr', 'h:1']\n"
         "import n2n.api.service as service\n"
-        "async def serve(config): import n2n.daemon.edge\n"
+        "async def serve(config, load): import n2n.daemon.edge\n"
         "service.serve_edge = serve\n"
         "from n2n.cli.main import main\n"
         "assert main() == 0\n"
