@@ -54,7 +54,7 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
     max_edges: Annotated[str | None, typer.Option(metavar="N", help="Registered edges.")] = None,
     max_leases: Annotated[str | None, typer.Option(metavar="N", help="Addresses remembered.")] = None,
     probe_port: Annotated[
-        str | None, typer.Option(metavar="PORT", help="Second UDP port; auto: the next one; off: none [auto].")
+        str | None, typer.Option(metavar="PORT", help="Second UDP port; auto: the next one; 0: none [auto].")
     ] = None,
     threads: Annotated[str | None, typer.Option(metavar="N", help="Of the data plane: auto, 1 to 64 [auto].")] = None,
     udp_gso: Annotated[
