@@ -53,9 +53,6 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
     max_communities: Annotated[str | None, typer.Option(metavar="N", help="Communities remembered.")] = None,
     max_edges: Annotated[str | None, typer.Option(metavar="N", help="Registered edges.")] = None,
     max_leases: Annotated[str | None, typer.Option(metavar="N", help="Addresses remembered.")] = None,
-    probe_port: Annotated[
-        str | None, typer.Option(metavar="PORT", help="Second UDP port; auto: the next one; 0: none [auto].")
-    ] = None,
     threads: Annotated[str | None, typer.Option(metavar="N", help="Of the data plane: auto, 1 to 64 [auto].")] = None,
     udp_gso: Annotated[
         bool | None, typer.Option("--udp-gso/--no-udp-gso", help="Send trains of datagrams [on].")
