@@ -39,8 +39,16 @@ def stop(what: str, apt: str, dnf: str) -> None:
 
 def need_compiler() -> None:
     words = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    packages = ("gcc libc6-dev", "gcc glibc-devel")
     if not shutil.which(words[0]):
-        stop(f"there is no C compiler ({words[0]!r} is not on PATH)", "gcc libc6-dev", "gcc glibc-devel")
+        stop(f"there is no C compiler ({words[0]!r} is not on PATH)", *packages)
+    # Debian's gcc only recommends the C library's headers.
+    trial = subprocess.run(
+        [*words, "-E", "-x", "c", "-"], input="#include <stdio.h>\n", capture_output=True, text=True, check=False
+    )
+    if trial.returncode:
+        said = (trial.stderr.strip() or f"exit status {trial.returncode}").splitlines()[0]
+        stop(f"the C compiler {' '.join(words)!r} cannot read <stdio.h> ({said})", *packages)
 
 
 def need_headers() -> None:
@@ -103,13 +111,16 @@ def extensions(building: bool) -> list[Extension]:
         lib = libcrypto()
     abi3 = os.environ.get("N2N_ABI3", "1") != "0"
     depends = sorted(str(p.relative_to(HERE)) for p in (HERE / FAST).glob("*") if p.suffix in (".pxd", ".h"))
+    macros: list[tuple[str, str | None]] = [("Py_LIMITED_API", "0x030B0000")] if abi3 else []
+    if lib.get("extra_objects"):
+        macros.append(("N2N_STATIC_LIBCRYPTO", "1"))
     out = []
     for source in sorted((HERE / FAST).glob("*.pyx")):
         ext = Extension(
             f"n2n._fastpath.{source.stem}",
             [str(FAST / source.name)],
             depends=depends,
-            define_macros=[("Py_LIMITED_API", "0x030B0000")] if abi3 else [],
+            define_macros=macros,
             py_limited_api=abi3,
             include_dirs=[str(FAST), *lib.get("include_dirs", [])],
             library_dirs=lib.get("library_dirs", []),

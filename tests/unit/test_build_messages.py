@@ -22,11 +22,13 @@ BUILD = ("setup.py", "build_ext", "--inplace")
     ("command", "environment", "missing", "line"),
     [
         (BUILD, {"CC": "nope-cc"}, "no C compiler ('nope-cc' is not on PATH)", "apt-get install -y gcc"),
+        (BUILD, {"CC": "cc -nostdinc"}, "cannot read <stdio.h>", "apt-get install -y gcc libc6-dev"),
+        (BUILD, {"CC": "false"}, "cannot read <stdio.h> (exit status 1)", "dnf install -y gcc glibc-devel"),
         (BUILD, {"PKG_CONFIG_LIBDIR": "/nonexistent"}, "libcrypto 3.0 or newer", "dnf install -y openssl-devel"),
         (BUILD, {"N2N_OPENSSL_PREFIX": "/nonexistent"}, "/nonexistent has no", "apt-get install -y libssl-dev"),
         (("-c", WITHOUT_HEADERS), {}, "Python's headers are missing", "apt-get install -y python3-dev"),
     ],
-    ids=["compiler", "libcrypto", "prefix", "headers"],
+    ids=["compiler", "libc", "broken", "libcrypto", "prefix", "headers"],
 )
 def test_each_missing_thing_is_named(
     command: tuple[str, ...], environment: dict[str, str], missing: str, line: str

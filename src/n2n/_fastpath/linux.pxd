@@ -86,8 +86,16 @@ cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
     int munmap(void *addr, size_t size)
 
-cdef extern from "<sys/random.h>" nogil:
-    ssize_t getrandom(void *buf, size_t size, unsigned int flags)
+cdef extern from * nogil:
+    """
+    #include <sys/syscall.h>
+    #include <sys/types.h>
+    #include <unistd.h>
+    /* In glibc since 2.25, in the kernel since 3.17: our wheels run with glibc 2.17. */
+    static inline ssize_t n2n_getrandom(void *buf, size_t size, unsigned int flags)
+    { return syscall(SYS_getrandom, buf, size, flags); }
+    """
+    ssize_t getrandom "n2n_getrandom"(void *buf, size_t size, unsigned int flags)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

@@ -26,5 +26,19 @@ cdef extern from "<openssl/crypto.h>" nogil:
     void OPENSSL_cleanse(void *ptr, size_t size)
     int CRYPTO_memcmp(const void *a, const void *b, size_t size)
 
+cdef extern from * nogil:
+    """
+    #include <openssl/crypto.h>
+    /* A libcrypto inside this extension does not read the host's openssl.cnf: that file is written for another one,
+       whose providers it may name. */
+    #ifdef N2N_STATIC_LIBCRYPTO
+    #define N2N_INIT_OPTIONS OPENSSL_INIT_NO_LOAD_CONFIG
+    #else
+    #define N2N_INIT_OPTIONS 0
+    #endif
+    static inline int n2n_libcrypto_init(void) { return OPENSSL_init_crypto(N2N_INIT_OPTIONS, NULL); }
+    """
+    int n2n_libcrypto_init()
+
 cdef extern from "<openssl/err.h>" nogil:
     void ERR_clear_error()

@@ -21,7 +21,7 @@ from n2n._fastpath.linux cimport (
 )
 from n2n._fastpath.loop cimport iterate, run_until_stopped
 from n2n._fastpath.members cimport apply_commands
-from n2n._fastpath.openssl cimport OPENSSL_VERSION, OPENSSL_cleanse, OpenSSL_version
+from n2n._fastpath.openssl cimport OPENSSL_VERSION, OPENSSL_cleanse, OpenSSL_version, n2n_libcrypto_init
 from n2n._fastpath.ring cimport (
     NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PUT_MEMBER, OP_PUT_PEER,
     OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
@@ -44,6 +44,8 @@ COUNTERS = (
 if len(COUNTERS) != V_COUNT:
     raise ImportError("the names of the counters do not fit the verdicts")
 
+if n2n_libcrypto_init() != 1:
+    raise ImportError("libcrypto cannot be initialised")
 LIBCRYPTO = OpenSSL_version(OPENSSL_VERSION).decode()
 cdef int COMMANDS = 4096                # waiting at once; more make the caller wait
 cdef uint32_t CONTROL_BYTES = 1 << 20   # a full state answer takes 64 KiB of it
