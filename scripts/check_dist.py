@@ -14,6 +14,7 @@ from pathlib import Path
 SDIST_HAS = (
     "src/n2n/_fastpath/*.pyx",
     "src/n2n/_fastpath/*.pxd",
+    "src/n2n/_fastpath/*.h",
     "src/n2n/_fastpath/*.pyi",
     "src/n2n/py.typed",
     "tests/*/test_*.py",

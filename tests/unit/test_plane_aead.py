@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import random
+import socket
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from n2n._fastpath.plane import Aead, Zstd
+from n2n._fastpath.plane import Aead, Plane, Zstd
 
 
 def backends() -> list[str]:
@@ -71,3 +74,10 @@ def test_impossible_keys_and_libraries_are_refused() -> None:
         Aead(bytes(32), "rot13")
     with pytest.raises(ValueError, match="12 bytes"):
         Aead(bytes(32)).seal(b"", b"short")
+
+
+def test_the_wide_checksum_is_used_where_the_kernel_says_the_processor_has_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    wanted = platform.machine() == "x86_64" and "avx2" in flags
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        assert Plane("supernode", udp.fileno()).features()["avx2_checksum"] is wanted

@@ -11,6 +11,7 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
+    #include "cpu.h"
 
     static inline uint64_t n2n_sum_tail(const uint8_t *p, size_t n, uint64_t acc)
     {
@@ -49,7 +50,7 @@ cdef extern from *:
     static int n2n_sum_wide = -1;
     static inline int n2n_sum_probe(void)
     {
-        if (n2n_sum_wide < 0) n2n_sum_wide = __builtin_cpu_supports("avx2") ? 1 : 0;
+        if (n2n_sum_wide < 0) n2n_sum_wide = n2n_cpu_level() >= N2N_CPU_AVX2;
         return n2n_sum_wide;
     }
     static inline uint64_t n2n_sum(const uint8_t *p, size_t n)

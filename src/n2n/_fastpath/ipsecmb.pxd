@@ -16,27 +16,9 @@ from n2n._fastpath.openssl cimport OPENSSL_cleanse
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
-cdef extern from *:
-    """
-    #if defined(__x86_64__)
-    static inline int n2n_cpu_level(void)
-    {
-        __builtin_cpu_init();
-        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-            && __builtin_cpu_supports("avx512dq")) {
-            unsigned a = 7, b, c = 0, d;     /* leaf 7: ECX bit 9 VAES, bit 10 VPCLMULQDQ */
-            __asm__ __volatile__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-            if ((c & 0x600) == 0x600) return 3;
-        }
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul"))
-            return 2;
-        return 0;
-    }
-    #else
-    static inline int n2n_cpu_level(void) { return 0; }
-    #endif
-    """
-    int n2n_cpu_level() nogil       # 3: VAES with AVX-512; 2: AVX2; 0: nothing that we use
+cdef extern from "cpu.h" nogil:
+    int n2n_cpu_level()
+    int N2N_CPU_AVX2_AES, N2N_CPU_AVX512_VAES
 
 ctypedef void (*mb_pre)(const void *key, void *keys) noexcept nogil
 ctypedef void (*mb_gcm)(const void *keys, void *context, uint8_t *out, const uint8_t *data, uint64_t size,
@@ -60,7 +42,8 @@ cdef inline void mb_close(Mb *m) noexcept nogil:
 
 cdef inline void *mb_symbol(void *library, const char *name) noexcept nogil:
     cdef char full[64]
-    snprintf(full, sizeof(full), b"aes_gcm_%s_256_%s", name, b"vaes_avx512" if n2n_cpu_level() == 3 else b"avx_gen4")
+    cdef bint wide = n2n_cpu_level() >= N2N_CPU_AVX512_VAES
+    snprintf(full, sizeof(full), b"aes_gcm_%s_256_%s", name, b"vaes_avx512" if wide else b"avx_gen4")
     return dlsym(library, full)
 
 cdef inline bint mb_open(Mb *m, const uint8_t *key) noexcept nogil:
@@ -68,7 +51,7 @@ cdef inline bint mb_open(Mb *m, const uint8_t *key) noexcept nogil:
     cdef mb_pre pre
     cdef void *library
     m.keys = NULL
-    if n2n_cpu_level() == 0:
+    if n2n_cpu_level() < N2N_CPU_AVX2_AES:
         return False
     library = dlopen(b"libIPSec_MB.so.1", RTLD_NOW | RTLD_LOCAL)
     if library == NULL:
