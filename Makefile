@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build dist bench clean
+.PHONY: help demo test check lint build dist wheels bench clean
 
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -38,6 +38,9 @@ build: ## .venv with the program and its compiled extension
 dist: ## sdist, the wheel from the sdist, and a try of it in empty environments
 	@bash scripts/setup.sh test
 	@bash scripts/dist.sh
+
+wheels: ## the wheels to give away: manylinux, x86_64 and aarch64, libcrypto inside, tried
+	@bash scripts/wheels.sh
 
 bench: ## measure throughput, latency, registrations and memory (root; minutes)
 	@. scripts/lib.sh; need_root bench

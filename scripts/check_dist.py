@@ -1,10 +1,13 @@
 """Look into an sdist and a wheel: what must be in them is, what must not be is not.
 
 check_dist.py n2n-X.tar.gz n2n-X-cp311-abi3-linux_x86_64.whl
+
+Run in a git clone, it also sees that the sdist has every file that git knows.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -42,6 +45,19 @@ WHEEL_HAS = (
 WHEEL_LACKS = ("*.pyx", "*.pxd", "*.c", "*.h", "tests/*", "*__pycache__*", "*.pyc")
 
 
+#: What git knows and an sdist does without.
+NOT_PACKED = (".gitignore",)
+
+
+def tracked() -> list[str]:
+    """The files that git knows here; none where this is no clone."""
+    if not Path(".git").exists():
+        return []
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [name for name in listed if name and Path(name).is_file() and name not in NOT_PACKED]
+
+
 def faults(kind: str, names: list[str], has: tuple[str, ...], lacks: tuple[str, ...]) -> list[str]:
     found = [
         f"{kind}: nothing in it is named {pattern}" for pattern in has if not any(fnmatch(n, pattern) for n in names)
@@ -54,9 +70,12 @@ def main(sdist: str, wheel: str) -> int:
     with tarfile.open(sdist) as archive:
         inside = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
     wrong = faults("sdist", inside, SDIST_HAS, SDIST_LACKS)
+    wrong += [f"sdist: {name}, which git knows, is not in it (MANIFEST.in)" for name in set(tracked()) - set(inside)]
     with zipfile.ZipFile(wheel) as archive_:
         packed = archive_.namelist()
-    wrong += faults("wheel", packed, WHEEL_HAS, WHEEL_LACKS)
+    # What is linked in comes with its licence.
+    bundles = ("*.dist-info/licenses/LICENSE.libcrypto",) if "manylinux" in Path(wheel).name else ()
+    wrong += faults("wheel", packed, (*WHEEL_HAS, *bundles), WHEEL_LACKS)
     if "-cp311-abi3-" not in Path(wheel).name:
         wrong.append(f"wheel: its name {Path(wheel).name} is not tagged cp311-abi3")
     for line in wrong:

@@ -13,27 +13,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 unset PYTHONPATH
 
 say "building the sdist, and the wheel from it"
-rm -f "$out"/n2n-*.tar.gz "$out"/n2n-*.whl
+rm -f "$out"/n2n-*.tar.gz "$out"/n2n-*-linux_*.whl
 "$VENV/bin/python" -m build --outdir "$out" . </dev/null >"$work/build.log" 2>&1 || {
     tail -n 60 "$work/build.log" >&2
     die "the build failed; its last lines are above."
 }
 sdist=$(ls "$out"/n2n-*.tar.gz)
-wheel=$(ls "$out"/n2n-*.whl)
+wheel=$(ls "$out"/n2n-*-linux_*.whl)
 "$VENV/bin/python" scripts/check_dist.py "$sdist" "$wheel"
 
-mapfile -t pythons < <(all_pythons)
-[ ${#pythons[@]} -gt 0 ] || die "no Python to try the wheel with was found"
-cp scripts/smoke.py "$work/"
-mkdir -p "$work/vectors"
-cp tests/vectors/*.json "$work/vectors/"
-cd "$work"
-for python in "${pythons[@]}"; do
-    say "the wheel in an empty environment of $("$python" --version)"
-    rm -rf env
-    "$python" -m venv env || die "$python cannot make a virtual environment"
-    env/bin/python -m pip install -q "$wheel" </dev/null >&2 || die "the wheel could not be installed for $python"
-    env/bin/python smoke.py vectors
-    env/bin/n2n version
-done
-say "wheel: ${wheel#"$ROOT"/}  (tried with ${#pythons[@]} Pythons)"
+bash scripts/try_wheel.sh "$wheel"

@@ -84,5 +84,9 @@ need_network() {
     local probe="n2n-probe-$$"
     PATH="$PATH:/usr/sbin:/sbin" ip netns add "$probe" 2>/dev/null || die "network namespaces cannot be made here ('ip netns add' fails)." \
         "In a container: start it with --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined."
+    local exec_works=yes # in a chroot that is no mount point, making one works and entering it does not
+    PATH="$PATH:/usr/sbin:/sbin" ip netns exec "$probe" true 2>/dev/null || exec_works=
     PATH="$PATH:/usr/sbin:/sbin" ip netns del "$probe"
+    [ -n "$exec_works" ] || die "network namespaces cannot be entered here ('ip netns exec' fails)." \
+        "In a chroot: its root has to be a mount point (mount --bind FOLDER FOLDER, before chroot FOLDER)."
 }
