@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from n2n.daemon import edge as module
 from n2n.daemon.edge import EdgeDaemon
 from n2n.daemon.resolver import Resolver, resolve_aside
 from n2n.errors import ConfigError, NetlinkError, PlatformError, TapError
-from n2n.net import Tap, gratuitous_arp
-from n2n.proto.actions import AllowSource, Configure, DropPeer, PutPeer, Resolve, SetSupernode
+from n2n.net import Surroundings, Tap, Way, gratuitous_arp
+from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, PutPeer, Resolve, SetSupernode
 from n2n.types import Endpoint, MacAddress
 from n2n.wire import PacketType, ProtoV
 from tests.unit.daemon_fakes import FakePlane, until
@@ -32,6 +32,9 @@ THERE = Endpoint.parse("192.0.2.7:7777")
 PEER = MacAddress.parse("02:00:00:00:00:09")
 
 
+HOME = Surroundings((), Way(ip_address("127.0.0.1"), "lo", None, 0))
+
+
 @dataclass
 class Kernel:
     """Stands for TAP devices and netlink; records in `calls`."""
@@ -39,6 +42,7 @@ class Kernel:
     calls: list[tuple[Any, ...]]
     clashes: list[str]
     refuse: Exception | None = None
+    seen: Surroundings = HOME
 
     def open(self, name: str, *, vnet_hdr: bool = False, **_: object) -> Tap:
         ours, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -55,6 +59,10 @@ class Kernel:
         self.calls.append(("routes", network, set(ignore)))
         return self.clashes
 
+    def surroundings(self, target: Any, *, ignore: Any = (), without: Any = ()) -> Surroundings:
+        self.calls.append(("surroundings", target, set(ignore), list(without)))
+        return self.seen
+
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
@@ -62,6 +70,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(Tap, "open", made.open)
     monkeypatch.setattr(module, "configure", made.configure)
     monkeypatch.setattr(module, "routes_clashing", made.routes_clashing)
+    monkeypatch.setattr(module, "surroundings", made.surroundings)
     return made
 
 
@@ -417,5 +426,58 @@ def test_the_machine_id_file_is_the_configurations(kernel: Kernel, tmp_path: Pat
                 macs.append(daemon.mac)
         assert macs[0] == macs[1]
         assert path.stat().st_mode & 0o777 == 0o600
+
+    run(main)
+
+
+# ---- the host's network, and further sockets -----------------------------------------------------
+
+
+def test_a_changed_network_and_a_sleep_are_told_to_the_core(kernel: Kernel) -> None:
+    async def main() -> None:
+        planes: list[FakePlane] = []
+        async with make(planes, siblings=lambda: ["other"]) as daemon:
+            assert daemon.core is not None
+            assert daemon._network is not None
+            told: list[str] = []
+            daemon.core.network_changed = lambda now, reason: told.append(reason)  # type: ignore[method-assign]
+            await until(lambda: daemon._network._seen_target == THERE.ip)
+            kernel.seen = Surroundings((), Way(ip_address("127.0.0.2"), "lo", None, 0))
+            daemon._network.look_again()
+            await until(lambda: told)
+            assert told == ["network_changed"]
+            looks = [call for call in kernel.calls if call[0] == "surroundings"]
+            assert looks[-1] == ("surroundings", THERE.ip, {daemon.tap_name, "other"}, [])
+
+    run(main)
+
+
+def test_a_socket_that_won_serves_its_peer_and_is_closed_at_the_end(kernel: Kernel) -> None:
+    async def main() -> None:
+        planes: list[FakePlane] = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+            far.bind(("127.0.0.1", 0))
+            far.setblocking(False)
+            endpoint = Endpoint.of("127.0.0.1", far.getsockname()[1])
+            async with make(planes) as daemon:
+                assert daemon.core is not None
+                seen: list[Any] = []
+                daemon.core.birthday_won = lambda mac, at, now: seen.append((mac, at))  # type: ignore[attr-defined]
+                daemon.core.receive = lambda data, at, now: seen.append((data, at))  # type: ignore[method-assign]
+                daemon._execute([Birthday(PEER, endpoint, b"hello", 5, 30.0)])
+                data, address = far.recvfrom(100)
+                assert data == b"hello"
+                assert address[0] == "127.0.0.1", "from where the edge listens"
+                far.sendto(b"I hear you", address)
+                await until(lambda: len(seen) == 2)
+                assert seen == [(PEER, endpoint), (b"I hear you", endpoint)]
+                daemon._execute([PutPeer(PEER, endpoint, True), PutPeer(PEER, THERE, True)])
+                assert planes[0].calls[-2:] == [
+                    ("put_peer", PEER.raw, endpoint.packed, endpoint.port, True, 1),
+                    ("put_peer", PEER.raw, THERE.packed, THERE.port, True),
+                ]
+                assert daemon.counters()["daemon_birthday_won"] == 1
+                assert daemon.action_faults == 0
+        assert planes[0].calls[-1] == ("drop_socket", 1)
 
     run(main)

@@ -253,8 +253,13 @@ class Daemon:
 
     def _send(self, action: Send) -> None:
         assert self._plane is not None
-        if not self._plane.send(action.datagram, action.endpoint.packed, action.endpoint.port):
+        number = self._socket_for(action.endpoint)
+        if not self._plane.send(action.datagram, action.endpoint.packed, action.endpoint.port, number):
             log_event(self.log, "warning", IO_ERROR, {"kind": "send", "to": str(action.endpoint)})
+
+    def _socket_for(self, _: Endpoint) -> int:
+        """Number of the plane's socket by which an endpoint is reached."""
+        return 0
 
     def _note(self, note: Note) -> None:
         self.tell(note.level, note.event, note.fields)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from n2n.config import EdgeConfig
 from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
+from n2n.daemon.birthday import Birthdays
 from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike, instant
@@ -25,8 +26,8 @@ from n2n.daemon.resolver import Resolver
 from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
-from n2n.net import Surroundings, configure, gratuitous_arp, open_udp_group, routes_clashing, surroundings
-from n2n.proto.actions import AllowSource, Configure, DropPeer, PutPeer, Resolve, SetSupernode
+from n2n.net import Surroundings, configure, gratuitous_arp, open_udp, open_udp_group, routes_clashing, surroundings
+from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, PutPeer, Resolve, SetSupernode
 from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
 from n2n.types import BROADCAST_MAC, Endpoint, Instant, MacAddress
 from n2n.wire import LeasesInfos, P2PFullState, PacketType, ProtoV, community_id, derive_mac
@@ -77,6 +78,7 @@ class EdgeDaemon(Daemon):
         self._resolving = False
         self._configuring = asyncio.Lock()
         self._network: Watch | None = None
+        self._birthdays: Birthdays | None = None
         self._supernode: Endpoint | None = None
         self._codec: PayloadCodec | None = None
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
@@ -86,6 +88,7 @@ class EdgeDaemon(Daemon):
             PutPeer: self._on_put_peer,
             DropPeer: self._on_drop_peer,
             AllowSource: self._on_allow_source,
+            Birthday: self._on_birthday,
             Resolve: self._on_resolve,
         }
 
@@ -181,7 +184,10 @@ class EdgeDaemon(Daemon):
         return self.core.counters() if self.core is not None else {}
 
     def _own_counters(self) -> dict[str, int]:
-        return {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
+        counts = {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
+        if self._birthdays is not None:
+            counts |= {f"daemon_{name}": count for name, count in self._birthdays.counts.items()}
+        return counts
 
     # ---- start -------------------------------------------------------------------------------
 
@@ -222,6 +228,8 @@ class EdgeDaemon(Daemon):
         self._drive = Drive(self._make_core(machine_id, plane, key), plane, self._execute)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
+        self._birthdays = Birthdays(plane, self._one_more_socket, self._birthday_won, self._release)
+        undo.callback(self._birthdays.close)
         self._run_plane(plane, self._drive, undo)
         undo.callback(self._leave)
         self._drive.call(self._drive.core.start)
@@ -333,15 +341,40 @@ class EdgeDaemon(Daemon):
 
     def _on_put_peer(self, action: PutPeer) -> None:
         assert self._plane is not None
-        self._plane.put_peer(action.mac.raw, action.endpoint.packed, action.endpoint.port, action.direct)
+        number = self._socket_for(action.endpoint)
+        self._plane.put_peer(action.mac.raw, action.endpoint.packed, action.endpoint.port, action.direct, number)
+        if self._birthdays is not None:
+            self._birthdays.peer_put(action.mac, action.endpoint, action.direct)
 
     def _on_drop_peer(self, action: DropPeer) -> None:
         assert self._plane is not None
         self._plane.drop_peer(action.mac.raw)
+        if self._birthdays is not None:
+            self._birthdays.peer_dropped(action.mac)
 
     def _on_allow_source(self, action: AllowSource) -> None:
         assert self._plane is not None
         self._plane.allow_source(action.mac.raw, action.endpoint.packed, action.endpoint.port)
+
+    def _socket_for(self, endpoint: Endpoint) -> int:
+        return self._birthdays.socket_for(endpoint) if self._birthdays is not None else 0
+
+    def _on_birthday(self, action: Birthday) -> None:
+        if self._birthdays is not None:
+            self._birthdays.begin(action)
+
+    def _one_more_socket(self, endpoint: Endpoint) -> socket.socket:
+        """A socket that reaches an endpoint, at a port of the kernel's choice, from where the edge listens."""
+        local = self.local
+        if local is not None and int(local.ip):
+            return open_udp(Endpoint.of(str(local.ip), 0))
+        return open_udp(":0", ipv4_only=endpoint.ip.version == 4)
+
+    def _birthday_won(self, mac: MacAddress, endpoint: Endpoint, datagram: bytes) -> None:
+        assert self._drive is not None
+        core = self._drive.core
+        self._drive.guard(getattr(core, "birthday_won"), mac, endpoint)  # noqa: B009
+        self._drive.call(lambda now: core.receive(datagram, endpoint, now))
 
     def _on_resolve(self, _: Resolve) -> None:
         if not self._resolving:
