@@ -30,6 +30,7 @@ tools() { # programs that are needed to run, whatever was built
     if [ "${mode:-${1:-}}" = test ]; then
         have iperf3 || packages+=(iperf3)
         have nft || packages+=(nftables)
+        have conntrack || packages+=(conntrack)
         [ "$(uname -m)" != x86_64 ] || ldconfig -p | grep -q libIPSec_MB.so.1 || packages+=(libipsec-mb1)
     fi
     if [ ${#packages[@]} -gt 0 ]; then apt_install "${packages[@]}"; fi

@@ -19,7 +19,7 @@ _GROUPS: Final = {
     "supernode": "n2n.cli.supernode",
     "config": "n2n.cli.config",
     "key": "n2n.cli.key",
-    "lab": "n2n.lab.cli",
+    "lab": "n2n.cli.lab",
 }
 _VERBS: Final = {
     "status": "n2n.cli.show",

@@ -4,6 +4,9 @@ Every run of a lab owns one folder, ``<labs>/<tag>``, and holds a lock on ``<lab
 lives; all its namespaces are called ``<tag>-<name>`` and all its processes carry ``N2N_LAB=<tag>`` in their
 environment. That is enough to find everything of a run again, and nothing else.
 
+A network that is to outlive the run that made it has a file of its own in the folder, :data:`STANDING`: from then on
+only :func:`remove` takes it away.
+
 This module is also a program, the *guardian*: it waits for the end of its standard input, the other end of which the
 run keeps open and tells nobody of. When the run dies, by kill -9 too, the guardian wakes up and removes what is left.
 
@@ -25,12 +28,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MARK", "NETNS_DIR", "hold", "labs_dir", "namespaces_of", "processes_of", "remove", "sweep"]
+__all__ = [
+    "MARK",
+    "NETNS_DIR",
+    "STANDING",
+    "hold",
+    "labs_dir",
+    "namespaces_of",
+    "processes_of",
+    "remove",
+    "standing",
+    "sweep",
+]
 
 #: The environment variable that every process of a lab carries.
 MARK: Final = "N2N_LAB"
 #: Where iproute2 keeps its named network namespaces.
 NETNS_DIR: Final = Path("/run/netns")
+#: The file in a run's folder that keeps it standing without anybody who holds its lock.
+STANDING: Final = "standing.json"
 _TAG: Final = re.compile(r"n2n-[0-9]+(\.[0-9]+)?")
 _PATIENCE: Final = 3.0  # seconds for killed processes to be gone
 _SETTLE: Final = 0.3  # seconds in which a command that was under way may still make something
@@ -142,22 +158,32 @@ def remove(folder: Path, *, settle: float = _SETTLE) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _folders() -> list[Path]:
+    try:
+        return sorted(path for path in labs_dir().iterdir() if _TAG.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def standing() -> list[Path]:
+    """The folders of all networks that were left standing."""
+    return [folder for folder in _folders() if (folder / STANDING).exists()]
+
+
 def sweep() -> list[str]:
-    """Remove what runs left that are no longer alive.
+    """Remove what runs left that are no longer alive, but for what is to stand.
 
     Returns:
         Their tags.
     """
-    try:
-        folders = [path for path in labs_dir().iterdir() if _TAG.fullmatch(path.name)]
-    except OSError:
-        return []
     swept = []
-    for folder in folders:
+    for folder in _folders():
         lock = hold(folder)
         if lock is None:
             continue
         try:
+            if (folder / STANDING).exists():
+                continue
             remove(folder)
         finally:
             os.close(lock)
@@ -171,7 +197,7 @@ def _guard(folder: Path) -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
-    if folder.exists():
+    if folder.exists() and not (folder / STANDING).exists():
         remove(folder)
 
 

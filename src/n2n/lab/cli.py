@@ -1,4 +1,4 @@
-"""`n2n lab ...`: networks in namespaces, from the command line."""
+"""`n2n lab demo`, and the group of commands that it belongs to (the others are in :mod:`n2n.cli.lab`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from n2n.errors import N2NError, NotReady
 from n2n.lab.demo import Demo, DemoOptions
 
-__all__ = ["app"]
+__all__ = ["View", "app", "end_on_signals"]
 
 _FAILED: Final = 1
 _TIMED_OUT: Final = 4
@@ -42,7 +42,7 @@ def demo(
     shared: dict[str, Any] = {"duration": duration, "relay": relay, "keep_logs": keep_logs}
     options = DemoOptions(**shared) if plain else DemoOptions.sealed(**shared)
     view = View(sys.stderr if as_json else sys.stdout)
-    _end_on_signals()
+    end_on_signals()
     run = Demo(options, view.line)
     status = 0
     try:
@@ -67,7 +67,7 @@ def _status(error: Exception) -> int:
     return _TIMED_OUT if isinstance(error, NotReady) else _FAILED
 
 
-def _end_on_signals() -> None:
+def end_on_signals() -> None:
     """Turn the first signal that asks for an end into SystemExit, and ignore more: the way out is short and bounded."""
 
     def end(number: int, _: object) -> None:

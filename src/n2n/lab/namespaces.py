@@ -32,6 +32,7 @@ _REMEDY: Final = {
     "ping": "iputils-ping",
     "iperf3": "iperf3",
     "nft": "nftables",
+    "conntrack": "conntrack",
 }
 
 

@@ -18,6 +18,7 @@ import contextlib
 import ipaddress
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,9 @@ class Switch:
                     Path(f"/proc/sys/net/bridge/bridge-nf-call-{key}").write_text("0")
         namespace.ip(
             batch=[
-                f"link add {_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+                # A bridge without an address of its own takes the lowest of its ports: another with each new port.
+                f"link add {_BRIDGE} address 02:{secrets.token_bytes(5).hex(':')} "
+                "type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
                 f"link set {_BRIDGE} mtu {mtu} up",
             ]
         )
@@ -254,6 +257,19 @@ class Lab:
             cleaner.remove(self.folder, settle=0)
             os.close(self._lock)
             self._guardian.communicate()  # it sees the end of its input, and nothing left to do
+
+    def leave(self, about: str) -> None:
+        """Let everything stand when this process ends, until ``n2n lab down``.
+
+        Args:
+            about: text of the file that says so (:data:`n2n.lab.cleaner.STANDING`).
+        """
+        made = self.folder / "standing.new"
+        made.write_text(about)
+        made.rename(self.folder / cleaner.STANDING)
+        self._closed = True
+        os.close(self._lock)
+        self._guardian.communicate()  # it sees that this stands, and goes
 
     def _end_processes(self) -> None:
         for process in reversed(self.processes):

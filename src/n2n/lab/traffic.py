@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import re
+import signal
 import socket
 import sys
 import time
@@ -24,12 +26,13 @@ from n2n.errors import PlatformError
 if TYPE_CHECKING:
     from n2n.lab.topology import Host
 
-__all__ = ["PingResult", "Transfer", "ping", "transfer"]
+__all__ = ["PingResult", "Stream", "Transfer", "ping", "transfer"]
 
 _MODULE: Final = "n2n.lab.traffic"
 _BLOCK: Final = 1 << 18
 _PATIENCE: Final = 20.0  # seconds that a connection may stand still
 _STATISTICS: Final = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_ANSWER: Final = re.compile(r"\[([\d.]+)\] \d+ bytes from .*? icmp_seq=(\d+) ")
 _TIMES: Final = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 
@@ -81,6 +84,61 @@ def ping(
     times = _TIMES.search(result.stdout)
     low, mean, high = (float(times[n]) for n in (1, 2, 3)) if times else (None, None, None)
     return PingResult(int(counts[1]), int(counts[2]), low, mean, high)
+
+
+class Stream:
+    """Pings from `host` to `target` at an even pace until it is stopped, to see what a change of paths costs.
+
+    A context manager, which stops it.
+
+    Args:
+        interval: seconds between two.
+    """
+
+    def __init__(self, host: Host, target: str, *, interval: float = 0.02) -> None:
+        self.interval = interval
+        command = ["ping", "-n", "-D", "-i", f"{interval:g}", "-W", "1", target]
+        self._host = host
+        self._process = host.spawn(*command, log=f"stream-{time.monotonic_ns()}")
+        self.answers: list[tuple[float, int]] = []
+        """Unix time and number of every answer that came; filled when it is stopped."""
+        self.sent = 0
+        """How many were sent; known when it is stopped."""
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it and read what it found.
+
+        Raises:
+            PlatformError: ping itself failed.
+        """
+        if self._process not in self._host.lab.processes:
+            return
+        self._process.signal(signal.SIGINT)  # it prints its sums then
+        self._process.wait(_PATIENCE)
+        self._host.lab.processes.remove(self._process)
+        text = self._process.log.read_text(errors="replace")
+        counts = _STATISTICS.search(text)
+        if counts is None:
+            raise PlatformError(f"ping from {self._host.name} failed: {text[-500:].strip()}")
+        self.sent = int(counts[1])
+        self.answers = [(float(found[1]), int(found[2])) for found in _ANSWER.finditer(text)]
+
+    @property
+    def lost(self) -> int:
+        """Pings without an answer."""
+        return self.sent - len({number for _, number in self.answers})
+
+    def gap(self) -> float:
+        """The longest time in seconds for which pings that were sent found no answer."""
+        numbers = sorted({number for _, number in self.answers})
+        gaps = [after - before - 1 for before, after in itertools.pairwise([0, *numbers, self.sent + 1])]
+        return max(gaps) * self.interval
 
 
 def transfer(
