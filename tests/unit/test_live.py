@@ -268,9 +268,9 @@ def process_socket(path: Path) -> Path:
 def test_logs_and_levels(running: tuple[Process, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "--no-follow", "--last", "1"]) == 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info ready\n", capsys.readouterr().out)
-    assert main(["logs", "--no-follow", "--json", "--last", "2"]) == 0
+    assert main(["logs", "--no-follow", "--json", "--last", "3"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in lines] == ["starting", "ready"]
+    assert [line["event"] for line in lines] == ["starting", "data_plane", "ready"]
     assert set(lines[0]) == {"time", "level", "event", "fields", "missed"}
     assert main(["logs", "--no-follow", "--level", "warning"]) == 0
     assert capsys.readouterr().out == ""

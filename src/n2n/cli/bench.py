@@ -112,12 +112,15 @@ def run_bench(
     for path in (output, plot):
         if path is not None:
             _check_writable(path)
-    logging.getLogger("n2n").setLevel(logging.ERROR)  # what the edges of this process have to say is known here
+    log = logging.getLogger("n2n")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what the edges of this process have to say is known here
     progress = Progress(sys.stderr)
     try:
         results = bench.run(options, progress.report)
     finally:
         progress.end()
+        log.setLevel(level)
     if output is not None:
         results.write_csv(output)
     if plot is not None:
