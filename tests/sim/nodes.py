@@ -25,6 +25,7 @@ from n2n.proto.actions import (
     SaveLease,
     SaveNetwork,
     Send,
+    SendProbe,
 )
 from n2n.proto.edge import EdgeCore, EdgeSettings, EdgeState, PeerView
 from n2n.proto.sn_settings import SupernodeSettings
@@ -50,6 +51,7 @@ from tests.sim.relay_model import RelayModel
 __all__ = ["Edge", "Supernode", "World"]
 
 SUPERNODE_PORT = 7777
+PROBE_PORT = 7778
 EDGE_PORT = 40_000
 KEY_SIZE = 256
 #: Seconds that a decryption takes, and the resolution of a name.
@@ -142,6 +144,8 @@ class Supernode(_Node):
         self.running = True
         self._armed = None
         self.host.sockets[self.port] = self._receive
+        if self.settings.probe_port:
+            self.host.sockets[self.settings.probe_port] = self._probed
         self.core.handle_timer(self.world.clock.now)
         self.pump()
 
@@ -149,6 +153,7 @@ class Supernode(_Node):
         """Die at once."""
         self.running = False
         del self.host.sockets[self.port]
+        self.host.sockets.pop(self.settings.probe_port, None)
 
     def forget(self) -> None:
         """Lose what was saved."""
@@ -169,6 +174,10 @@ class Supernode(_Node):
             self.core.receive(self._cut(outcome.control), source, self.world.clock.now)
             self.pump()
 
+    def _probed(self, datagram: bytes, source: Endpoint) -> None:
+        self.core.receive_probe(datagram, source, self.world.clock.now)
+        self.pump()
+
     def _cut(self, datagram: bytes) -> bytes:
         if not self.deaf:
             return datagram
@@ -179,6 +188,8 @@ class Supernode(_Node):
 
     def carry_out(self, action: Action) -> None:
         match action:
+            case SendProbe(datagram, endpoint):
+                self.world.network.send(self.host, self.settings.probe_port, datagram, endpoint)
             case Decrypt(token, ciphertext):
                 core, answer = self.core, decrypt(self.pem, ciphertext)
                 self.world.clock.after(DECRYPTION, lambda: self._decrypted(core, token, answer))
@@ -336,7 +347,11 @@ class World:
         self.clock = Clock()
         self.network = Network(self.clock, seed, link or Link())
         self.edges: list[Edge] = []
-        self.supernode = Supernode(self, self.network.add_host("198.51.100.1"), settings or SupernodeSettings())
+        self.supernode = Supernode(
+            self,
+            self.network.add_host("198.51.100.1"),
+            settings or SupernodeSettings(probe_port=PROBE_PORT if n2n else 0),
+        )
         self._payloads = itertools.count(1)
 
     def edge(

@@ -8,7 +8,7 @@ import pytest
 
 from n2n.proto.sn_settings import SupernodeSettings
 from n2n.types import Endpoint
-from n2n.wire import P2PStatus, PacketType
+from n2n.wire import Mapping, P2PStatus, PacketType
 from tests.sim.network import Link, Nat
 from tests.sim.nodes import Edge, World
 
@@ -284,3 +284,99 @@ def test_chaos_ends_well_among_n2n_edges(seed: int) -> None:
     world.run_until(lambda: all(e.registered for e in edges) and world.all_direct(), 90.0)
     for edge in edges:
         assert world.floods(edge, wait=0.5) == {e.settings.name for e in edges if e is not edge}
+
+
+# -- the supernode
+
+
+def relayed_pair(**more: object) -> tuple[World, Edge, Edge]:
+    """Two edges whose frames go by relay."""
+    world = World(n2n=True, **more)
+    a, b = world.edge(heartbeat=30.0), world.edge(heartbeat=30.0)
+    world.network.cut_between(a.host, b.host)
+    world.run_until(lambda: a.registered and b.registered, 1.0, 0.05)
+    world.run_for(5.0)
+    assert gap(talk(world, a, b, 3.0)) == 0.0
+    assert not a.reaches(b)
+    return world, a, b
+
+
+@pytest.mark.parametrize("away", [0.0, 3.0, 40.0])
+def test_relayed_traffic_is_back_within_five_seconds_of_a_restart_of_the_supernode(away: float) -> None:
+    world, a, b = relayed_pair()
+    addresses = a.ip, b.ip
+    world.supernode.stop()
+    talk(world, a, b, away)
+    world.supernode.start()
+    results = talk(world, a, b, 12.0)
+    assert [lost for at, *ok in results if not all(ok) for lost in [at]][-1:] <= [results[0][0] + 5.0]
+    assert (a.ip, b.ip) == addresses
+
+
+def test_relayed_traffic_is_back_within_five_seconds_of_another_address_of_the_supernode() -> None:
+    world, a, b = relayed_pair()
+    world.supernode.move(world.network.add_host("198.51.100.99"))
+    results = talk(world, a, b, 15.0)
+    lost = [at for at, *ok in results if not all(ok)]
+    assert lost[-1] - results[0][0] <= 3 * 1.0 + 5.0, "three unanswered questions, then at once"
+    assert a.core.supernode == b.core.supernode == world.supernode.endpoint
+
+
+def test_an_idle_edge_finds_a_supernode_that_started_again_in_half_a_minute() -> None:
+    world = World(n2n=True)
+    a = world.edge(heartbeat=600.0)
+    world.run_for(30.0)
+    world.supernode.stop()
+    world.supernode.start()
+    world.run_until(lambda: len(world.supernode.core.members("acme")) == 1, 25.0)
+    before = world.count_to(a)
+    world.run_for(600.0)
+    assert (world.count_to(a) - before)["where"] <= 31, "it asks seldom"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_own_nat_does_is_found_and_told(kind: str) -> None:
+    world = World(n2n=True)
+    a = world.edge(nat=None if kind == "open" else Nat(kind, "192.0.2.1"))
+    b = world.edge()
+    world.run_for(4.0)
+    expected = {"open": Mapping.OPEN, "symmetric": Mapping.HARD}.get(kind, Mapping.EASY)
+    member = b.core._mesh._table.get(a.mac)
+    assert member is not None
+    assert member.card is not None
+    assert member.card.mapping is expected
+    assert [note.fields["mapping"] for note in a.noted("nat")] == [expected.name.lower()]
+
+
+def test_a_second_port_that_is_not_let_through_leaves_it_unknown() -> None:
+    world = World(n2n=True)
+    del world.supernode.host.sockets[world.supernode.settings.probe_port]
+    a = world.edge(nat=Nat("port", "192.0.2.1"))
+    world.run_for(60.0)
+    assert not a.noted("nat")
+    assert world.count_to(a)["where"] <= 3 + 3 + 4
+
+
+def test_an_idle_edge_whose_nat_gives_another_port_is_reached_again() -> None:
+    world = World(n2n=True)
+    a, b = world.edge(nat=Nat("symmetric", "192.0.2.1"), heartbeat=600.0), world.edge(heartbeat=600.0)
+    world.network.cut_between(a.host, b.host)
+    world.run_for(10.0)
+    assert a.host.nat is not None
+    a.host.nat.forget()
+    world.run_for(23.0)
+    assert world.delivers(b, a, wait=0.5)
+
+
+def test_a_killed_edge_that_returns_is_never_refused() -> None:
+    world, a, b = pair("port", "address")
+    for seconds in (0.0, 0.5, 3.0, 30.0):
+        address = a.ip
+        a.kill()
+        world.run_for(seconds)
+        a.start()
+        world.run_until(lambda: a.registered, 2.0, 0.05)
+        assert a.ip == address
+        assert not a.noted("register_refused")
+        world.run_until(world.all_direct, 5.0, 0.05)
+        assert gap(talk(world, a, b, 1.0)) == 0.0

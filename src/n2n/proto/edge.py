@@ -25,16 +25,18 @@ from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_questions import Answer, Questions
 from n2n.proto.edge_settings import EdgeSettings
 from n2n.proto.edge_views import EdgeViews
+from n2n.proto.edge_watch import Watch
 from n2n.proto.notes import Notary
 from n2n.proto.pacing import Question
 from n2n.proto.peers import PeerView
 from n2n.proto.registration import Do, EdgeState, Registration, RegistrationView, Trigger, check_address
-from n2n.types import Endpoint, Instant, MacAddress
+from n2n.types import SUPERNODE_MAC, Endpoint, Instant, MacAddress
 from n2n.wire import (
     Candidate,
     CandidateKind,
     HeartbeatPulse,
     LeasesInfos,
+    Mapping,
     P2PFullState,
     PacketType,
     PeerEvent,
@@ -99,6 +101,8 @@ class EdgeCore(EdgeViews):
         self._heard_at = 0.0
         self._beat_at = -math.inf
         self._told_card = b""
+        self._resolve_at = -math.inf
+        self._watch = Watch(settings.watch, self._out, token, self, self._is_local)
         self._list = Question(settings.listing, jitter)
         self._questions = Questions(self._out, settings.community, settings.answer_wait)
         # Loops, in the order in which they run when several are due: name -> monotonic seconds.
@@ -146,8 +150,13 @@ class EdgeCore(EdgeViews):
 
     def traffic(self, mac: MacAddress, now: Instant) -> None:
         """Frames are being sent to a peer (the plane says so at most once a second for each)."""
-        if self.state is not EdgeState.CLOSED:
-            self._mesh.traffic(mac, now)
+        if self.state is EdgeState.CLOSED or not self._mesh.traffic(mac, now):
+            return
+        self._watch.busy(now)
+        hurry = self.settings.watch.hurry
+        if self.settings.n2n and self._registration.hurry(hurry, now) and now.mono >= self._resolve_at:
+            self._resolve_at = now.mono + hurry
+            self._out.act(Resolve())
 
     def set_local(self, candidates: Sequence[tuple[CandidateKind, Endpoint]], now: Instant) -> None:
         """Where other edges may reach this host besides where the supernode sees it, best first.
@@ -170,6 +179,7 @@ class EdgeCore(EdgeViews):
         self._step(Trigger.CLOSE, now)
         self._due.clear()
         self._mesh.ways.close()
+        self._watch.end()
 
     # -- the common shape of cores
 
@@ -189,6 +199,7 @@ class EdgeCore(EdgeViews):
             due = self._due.get(name)
             if due is not None and due <= now.mono:
                 loop(now)
+        self._watch.step(now)
         self._mesh.ways.handle_timer(now)
 
     def next_timer(self) -> float | None:
@@ -196,8 +207,7 @@ class EdgeCore(EdgeViews):
         times = list(self._due.values())
         if self._registration.deadline is not None:
             times.append(self._registration.deadline)
-        if (way := self._mesh.ways.next_timer()) is not None:
-            times.append(way)
+        times += [at for at in (self._watch.due, self._mesh.ways.next_timer()) if at is not None]
         return min(times, default=None)
 
     def drain(self) -> list[EdgeAction]:
@@ -225,6 +235,8 @@ class EdgeCore(EdgeViews):
 
     def _step(self, trigger: Trigger, now: Instant, reason: str = "") -> None:
         self._carry_out(self._registration.step(trigger, now, reason), now)
+        if self.state is not EdgeState.REGISTERED:
+            self._watch.end()
 
     def _carry_out(self, todo: tuple[Do, ...], now: Instant) -> None:
         for do in todo:
@@ -281,7 +293,7 @@ class EdgeCore(EdgeViews):
     def wants(self, kind: PacketType) -> bool:
         """Whether a message of this type was asked for, or may come unasked."""
         if kind is PacketType.SN_PUBLIC_SECRET:
-            return self.state is EdgeState.KEY
+            return self.state is EdgeState.KEY or self._watch.awaiting
         if kind is PacketType.REGISTER_RESPONSE:
             return self.state in (EdgeState.REGISTERING, EdgeState.REFUSED)
         if kind is PacketType.RETRY_REGISTER:
@@ -293,7 +305,13 @@ class EdgeCore(EdgeViews):
         self._heard_at = now.mono
 
     def on_key(self, message: SNPublicSecret, now: Instant) -> None:
-        """The supernode's key, which we asked for."""
+        """The supernode's key, which we asked for; or where it sees us."""
+        if message.n2n:
+            self._watch.answered(message.n2n, now)
+            return
+        if self.state is not EdgeState.KEY:
+            self._out.count("key_unasked")
+            return
         key = message.pem_data
         fits = not message.is_request and len(key) <= _KEY_LIMIT
         sealed = self._out.sealed_machine_id(key) if fits else None
@@ -333,6 +351,7 @@ class EdgeCore(EdgeViews):
             if before is not None:
                 self._out.note("warning", "address_changed", before=f"{before[0]}/{before[1]}", ip=str(address[0]))
         self._step(Trigger.ACCEPTED, now)
+        self._watch.begin(message.n2n if self.settings.n2n else b"", now)
 
     def on_told(self, message: None, now: Instant) -> None:
         """The supernode says that it does not know us."""
@@ -374,6 +393,9 @@ class EdgeCore(EdgeViews):
     def on_ping(self, message: PeerToPing, header: ProtoV, source: Endpoint, now: Instant) -> None:
         """A ping or a pong for us."""
         relayed = header.from_supernode
+        if header.source == SUPERNODE_MAC:
+            self._watch.probed(message.n2n, source, now)
+            return
         if message.is_pong:
             self._mesh.take_pong(message, header.source, source, relayed, now)
             return
@@ -419,6 +441,27 @@ class EdgeCore(EdgeViews):
     def _card(self) -> bytes:
         self._told_card = self._notary.card_field() if self.settings.n2n else b""
         return self._told_card
+
+    # -- what the watch finds out (see edge_watch.Watcher)
+
+    def supernode_lost(self, now: Instant) -> None:
+        """It does not answer any more."""
+        if self.state is EdgeState.REGISTERED:
+            self._out.note("warning", "supernode_silent", seconds=round(now.mono - self._heard_at, 3))
+            self._step(Trigger.SILENT, now)
+
+    def supernode_forgot(self, now: Instant) -> None:
+        """It does not know us where we are."""
+        self._doubt(now)
+
+    def mapping_found(self, mapping: Mapping, now: Instant) -> None:
+        """What our NAT does."""
+        if self._notary.set_card(self._notary.card.candidates, mapping):
+            self._out.note("info", "nat", mapping=mapping.name.lower())
+            self._doubt(now)
+
+    def _is_local(self, endpoint: Endpoint) -> bool:
+        return any(candidate.endpoint == endpoint for candidate in self._notary.card.candidates)
 
     def _doubt(self, now: Instant) -> None:
         """The supernode may not know where we are, or not our card: a heartbeat tells it."""

@@ -98,11 +98,13 @@ class Mesh:
     def _read_note(self, message: PeerToPing, member: Member, now: Instant) -> Note | None:
         return self._notary.read_note(message.n2n, member.info.mac, member.fresh, now) if self._n2n else None
 
-    def traffic(self, mac: MacAddress, now: Instant) -> None:
-        """Frames are being sent to a peer."""
+    def traffic(self, mac: MacAddress, now: Instant) -> bool:
+        """Frames are being sent to a peer; True if they go by way of the supernode."""
         member = self._table.get(mac)
-        if member is not None:
-            self.ways.traffic(member, now)
+        if member is None:
+            return False
+        self.ways.traffic(member, now)
+        return not member.direct
 
     def _label(self, peer: PeerInfo) -> str:
         return f"{self._name}.{self._out.mac}.{peer.mac}.{peer.endpoint.ip}.{peer.endpoint.port}"

@@ -8,8 +8,8 @@ from typing import Final
 from n2n.errors import LocalProtocolError, N2NError
 from n2n.proto.actions import EdgeAction, Level, Note, Send
 from n2n.proto.edge_settings import COUNTERS, EdgeSettings
-from n2n.types import ZERO_MAC, Endpoint, Instant, MacAddress
-from n2n.wire import PacketType, ProtoV, build, community_id, derive_mac
+from n2n.types import SUPERNODE_MAC, ZERO_MAC, Endpoint, Instant, MacAddress
+from n2n.wire import PacketType, PeerToPing, ProtoV, SNPublicSecret, Where, build, community_id, derive_mac
 
 __all__ = ["Outbox"]
 
@@ -85,6 +85,19 @@ class Outbox:
             return False
         self.count(_SENT[kind])
         return True
+
+    def ask_where(self, token: bytes, probe: Endpoint | None, now: Instant) -> None:
+        """Ask the supernode where it sees us: at its main port, or by a ping to its probe port."""
+        question = Where(token).pack()
+        to = probe or self.supernode
+        if to is None:
+            self.count("no_supernode")
+        elif probe is None:
+            sent = self._send(PacketType.SN_PUBLIC_SECRET, ZERO_MAC, SNPublicSecret(True, n2n=question), to, now)
+            self.count("sent_where", int(sent))
+        else:
+            ping = PeerToPing(token.hex(), n2n=question)
+            self.count("sent_where", int(self._send(PacketType.PING, SUPERNODE_MAC, ping, to, now)))
 
     def ping(self, peer: MacAddress, payload: bytes, endpoint: Endpoint, times: int, now: Instant) -> None:
         """Send a ping, already encoded, so many times in a row."""

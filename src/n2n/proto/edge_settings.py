@@ -9,6 +9,7 @@ from typing import Final
 from n2n.errors import ConfigError
 from n2n.proto.pacing import Pace
 from n2n.proto.paths import ProbeSettings
+from n2n.proto.watching import WatchSettings
 from n2n.proto.ways import WaySettings
 
 __all__ = ["COUNTERS", "EdgeSettings"]
@@ -22,6 +23,7 @@ _REFUSED: Final = Pace(first=10.0, factor=2.0, cap=300.0)
 _LISTING: Final = Pace(first=3.0, factor=1.25, cap=30.0)
 _PROBE: Final = ProbeSettings()
 _WAY: Final = WaySettings()
+_WATCH: Final = WatchSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class EdgeSettings:
         probe: how paths to v5 peers are probed.
         n2n: show cards and notes, and read those of others; False: be a v5 edge, to all others too.
         way: how paths to n2n peers are found and kept.
+        watch: how a supernode that welcomes our card is watched.
         state_interval: between two looks at whether our view of the peers changed and the supernode must be told.
         max_peers: peers kept at most.
         address_ranges: ranges in which a virtual network may lie besides the private ones.
@@ -74,6 +77,7 @@ class EdgeSettings:
     probe: ProbeSettings = _PROBE
     n2n: bool = True
     way: WaySettings = _WAY
+    watch: WatchSettings = _WATCH
     state_interval: float = 2.0
     max_peers: int = 4096
     address_ranges: tuple[IPv4Network, ...] = ()
@@ -104,6 +108,7 @@ COUNTERS: Final = (
     "sent_state",
     "sent_full_state_request",
     "sent_leases_request",
+    "sent_where",
     "sent_ping",
     "sent_pong",
     # -- whole datagrams
@@ -147,6 +152,9 @@ COUNTERS: Final = (
     "card_bad",  # none that opens and is its bearer's
     "note_bad",  # the same
     "note_stale",  # an old one, played back or long held up
+    "welcome_bad",  # what the supernode says of itself makes no sense
+    "where_bad",  # nor does its word on where it sees us
+    "where_unasked",
     "candidate_refused",  # an endpoint on a card that is ours, the supernode's, or in the virtual network
     # -- what we could not send
     "state_cut",

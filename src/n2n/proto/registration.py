@@ -192,6 +192,13 @@ class Registration:
         exhausted = backoff.attempts > 0 and backoff.attempts % _PATIENCE == 0
         return self.step(Trigger.EXHAUSTED if exhausted else Trigger.TIMEOUT, now)
 
+    def hurry(self, seconds: float, now: Instant) -> bool:
+        """Somebody waits for an answer: repeat the question within that time; False if none is open."""
+        if self.state not in (EdgeState.KEY, EdgeState.REGISTERING) or self.deadline is None:
+            return False
+        self.deadline = min(self.deadline, now.mono + seconds)
+        return True
+
     def view(self, now: Instant) -> RegistrationView:
         """Where it stands."""
         backoff = self._refusals if self.state is EdgeState.REFUSED else self._asking

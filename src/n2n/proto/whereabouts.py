@@ -17,7 +17,6 @@ from n2n.proto.sn_state import SupernodeState
 from n2n.types import SUPERNODE_MAC, Endpoint, Instant
 from n2n.wire import (
     CARD_LIMIT,
-    FLAG_SUPERNODE,
     PROTOV_SIZE,
     PacketType,
     PeerToPing,
@@ -94,10 +93,9 @@ class Whereabouts:
         if check_id is None:
             reply = own(PacketType.SN_PUBLIC_SECRET, 0, now, SNPublicSecret(n2n=packed))
         else:
-            # A pong: the data plane of an edge passes these on from whatever endpoint they come.
-            back = ProtoV(
-                PacketType.PING, header.community, SUPERNODE_MAC, header.source, FLAG_SUPERNODE, timestamp=int(now.wall)
-            )
+            # A pong: the data plane of an edge passes these on from whatever endpoint they come.  Without the
+            # supernode's flag, which an edge believes from the main port only.
+            back = ProtoV(PacketType.PING, header.community, SUPERNODE_MAC, header.source, timestamp=int(now.wall))
             reply = build(back, PeerToPing(check_id, is_pong=True, n2n=packed))
         self._send(reply, source, probe=not question.other)
 
