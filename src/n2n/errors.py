@@ -64,6 +64,9 @@ class NetlinkError(PlatformError):
 class PortMapError(PlatformError):
     """A router did not make, list or delete a port mapping."""
 
+    silent = False
+    """True where it did not answer at all."""
+
 
 class StoreError(N2NError):
     """Leases, keys or other state could not be read from or written to disk."""

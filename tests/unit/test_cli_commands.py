@@ -75,6 +75,10 @@ EDGE = {
     "name": "e1", "community": "acme", "address": "10.1.2.3/24", "mac": "02:00:00:00:00:01", "public": "192.0.2.1:5",
     "supernode": {"configured": "vpn.example.org:7777", "endpoint": "192.0.2.9:7777"}, "sealed": False,
     "peers": {"total": 2, "direct": 1, "relay": 1}, "uptime": 75.0,
+    "port_mapping": {
+        "mode": "auto", "state": "double_nat", "reason": "no public address", "remedy": "Ask the provider",
+        "method": "upnp", "external": "100.64.0.2:7777",
+    },
     "traffic": {"tx_frames": 1, "tx_bytes": 2048, "rx_frames": 2, "rx_bytes": 99, "tx_direct": 0, "tx_relay": 1},
 }  # fmt: skip
 SUPERNODE = {
@@ -122,6 +126,7 @@ class TestReaders:
         assert re.search(r"^state +registered: accepted$", text, re.MULTILINE)
         assert re.search(r"^supernode +vpn\.example\.org:7777 \(192\.0\.2\.9:7777\)$", text, re.MULTILINE)
         assert re.search(r"^frames +NOT SEALED", text, re.MULTILINE)
+        assert re.search(r"^port mapping +double nat: 100\.64\.0\.2:7777 by upnp \(no public", text, re.MULTILINE)
         assert re.search(r"^sent +1 frames, 2\.0 KiB$", text, re.MULTILINE)
         assert re.search(r"^acme +10\.1\.2\.0/24 +2 +3", text, re.MULTILINE)
 

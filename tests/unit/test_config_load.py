@@ -116,6 +116,7 @@ class TestPrecedence:
             "edge_id": "box",
             "local_port": 5,
             "bind": "192.0.2.9",
+            "port_mapping": "nat-pmp",
             "enable_vfuze": False,
             "tap_name": "t",
             "tap_mtu": 1400,

@@ -8,7 +8,9 @@ is renamed or taken away.
 ``status`` of an edge, besides: state (idle, resolving, key, registering, registered, refused, closed), reason (what
 brought it there), state_since, attempts, retry_in, name, community, mac, address (``ip/prefix``), tap, mtu, local,
 public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint, key}, vfuze, sealed,
-compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames, rx_bytes, tx_direct, tx_relay}.
+compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames, rx_bytes, tx_direct, tx_relay},
+port_mapping {mode, state (off, searching, not_needed, none, refused, double_nat, unproven, working), reason, remedy,
+method, router, internal, external, lifetime, expires}.
 
 ``status`` of a supernode, besides: listen, key, subnet, vfuze, strict_hash_checking, edges, leases, relayed,
 communities: list of {name, network, derived, edges, leases}.
@@ -47,6 +49,7 @@ from n2n.wire.messages import Peer, PeerInfo, PeerP2PInfos, UDPAddr
 
 if TYPE_CHECKING:  # a process loads only the daemon that it is
     from n2n.daemon.edge import EdgeDaemon
+    from n2n.daemon.portmap import PortMapView
     from n2n.daemon.supernode import SupernodeDaemon
 
 __all__ = [
@@ -92,6 +95,7 @@ def edge_status(daemon: EdgeDaemon, instance: str) -> dict[str, Any]:
         "compressed": config.compress_payload,
         "peers": {"total": len(peers), "direct": direct, "relay": len(peers) - direct},
         "traffic": _traffic(daemon.counters()),
+        "port_mapping": {"mode": config.port_mapping} | _port_mapping(daemon.port_mapping),
     }
 
 
@@ -221,6 +225,20 @@ def _traffic(counters: dict[str, int]) -> dict[str, int]:
         "tx_relay": "tx_relay",
     }
     return {name: counters.get(f"plane_{source}", 0) for name, source in names.items()}
+
+
+def _port_mapping(view: PortMapView) -> dict[str, Any]:
+    return {
+        "state": view.state.value,
+        "reason": view.reason,
+        "remedy": view.remedy,
+        "method": view.method,
+        "router": view.router,
+        "internal": _text(view.internal),
+        "external": _text(view.external),
+        "lifetime": view.lifetime,
+        "expires": view.expires,
+    }
 
 
 def _peer(daemon: EdgeDaemon, view: PeerView) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     edge_id: Annotated[str | None, typer.Option(metavar="NAME", help="What it calls itself [host name].")] = None,
     local_port: Annotated[str | None, typer.Option(metavar="PORT", help="UDP port; 0: any [0].")] = None,
     bind: Annotated[str | None, typer.Option(metavar="IP", help="Address of this host to send from [any].")] = None,
+    port_mapping: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="At the router: auto, off, upnp, nat-pmp, pcp [auto].")
+    ] = None,
     enable_vfuze: Annotated[
         bool | None, typer.Option("--enable-vfuze/--no-enable-vfuze", help="Short header for unicast [on].")
     ] = None,

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Final
 
-from n2n.errors import ConfigError, N2NError, NotReady
+from n2n.errors import ConfigError, N2NError, NotReady, PortMapError
 
 __all__ = ["FAILED", "NOT_READY", "NOT_RUNNING", "OK", "PERMISSION", "USAGE", "code_of", "tell_error", "tell_warning"]
 
@@ -33,7 +33,7 @@ def code_of(error: BaseException) -> int:
         return PERMISSION
     if isinstance(error, ConfigError):
         return USAGE
-    if isinstance(error, NotReady | TimeoutError):
+    if isinstance(error, NotReady | TimeoutError) or (isinstance(error, PortMapError) and error.silent):
         return NOT_READY
     return FAILED
 

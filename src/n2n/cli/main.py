@@ -19,6 +19,7 @@ _GROUPS: Final = {
     "supernode": "n2n.cli.supernode",
     "config": "n2n.cli.config",
     "key": "n2n.cli.key",
+    "upnp": "n2n.cli.upnp",
     "lab": "n2n.cli.lab",
 }
 _VERBS: Final = {

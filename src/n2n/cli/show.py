@@ -113,6 +113,7 @@ def print_edge(found: dict[str, Any]) -> None:
             ("supernode", _endpoint(found["supernode"])),
             ("its key", _print_of(found["supernode"].get("key"))),
             ("public", found["public"]),
+            ("port mapping", _port_mapping(found.get("port_mapping"))),
             ("frames", "sealed" if found["sealed"] else "NOT SEALED: readable on the way"),
             ("peers", f"{peers['total']} ({peers['direct']} direct, {peers['relay']} relayed)"),
             ("sent", f"{traffic['tx_frames']} frames, {size(traffic['tx_bytes'])}"),
@@ -152,6 +153,16 @@ def _path(peer: dict[str, Any]) -> str:
     if peer["path"] == "relay" and peer["their_path"] == "direct":
         return "relay (direct from there)"
     return str(peer["path"])
+
+
+def _port_mapping(found: dict[str, Any] | None) -> str | None:
+    if found is None:  # an older daemon
+        return None
+    state = found["state"].replace("_", " ")
+    if found["external"] is not None:
+        state += f": {found['external']} by {found['method']}"
+    told = f"{state} ({found['reason']})" if found["reason"] else state
+    return f"{told}. {found['remedy']}" if found["remedy"] else told
 
 
 def _endpoint(supernode: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ _EXPIRY: Final = kinds.duration(1, 7 * 86400)
 _CLEANUP: Final = kinds.duration(0.1, 86400)
 _FORMATS: Final = kinds.choice("text", "json")
 _CIPHERS: Final = kinds.choice("auto", "libcrypto", "ipsec-mb")
+_PORT_MAPPING: Final = kinds.choice("auto", "off", "upnp", "nat-pmp", "pcp")
 _LIMIT: Final = kinds.integer(1, 10_000_000)
 #: The data plane's table has no room for more.
 _EDGES: Final = kinds.integer(1, 1 << 20)
@@ -98,6 +99,7 @@ class EdgeConfig:
         edge_id: what it calls itself; by default the host's name.
         local_port: UDP port; 0: the kernel chooses.
         bind: IP address of this host to send from; empty: every one.
+        port_mapping: have the router map a port by auto (what answers), upnp, nat-pmp or pcp; or off.
         enable_vfuze: send frames with the short header.
         tap_name: of the TAP device, and of the control socket.
         tap_mtu: of the TAP device; 1420 just fits a path of 1500 bytes.
@@ -130,6 +132,7 @@ class EdgeConfig:
     edge_id: str = _key(kinds.EDGE_NAME, factory=_default_edge_id)
     local_port: int = _key(kinds.integer(0, 65535), 0)
     bind: str = _key(kinds.OPTIONAL_ADDRESS, "")
+    port_mapping: str = _key(_PORT_MAPPING, "auto")
     enable_vfuze: bool = _key(kinds.BOOLEAN, True)
     tap_name: str = _key(kinds.TAP_NAME, "n2n_tap0")
     tap_mtu: int = _key(kinds.integer(_SMALLEST_MTU, _LARGEST_MTU), 1420)

@@ -22,6 +22,7 @@ from n2n.daemon.birthday import Birthdays
 from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike, instant
+from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
 from n2n.daemon.resolver import Resolver
 from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
@@ -80,6 +81,7 @@ class EdgeDaemon(Daemon):
         self._network: Watch | None = None
         self._birthdays: Birthdays | None = None
         self._supernode: Endpoint | None = None
+        self._port_mapper: PortMapper | None = None
         self._codec: PayloadCodec | None = None
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
         self._handlers |= {
@@ -112,6 +114,11 @@ class EdgeDaemon(Daemon):
         """What went to and came from a peer: tx_frames, tx_bytes, rx_frames, rx_bytes, last_rx_ns; empty if unknown."""
         counts = self._plane.peer_counters(mac.raw) if self._plane is not None else None
         return counts or {}
+
+    @property
+    def port_mapping(self) -> PortMapView:
+        """The port that the router maps to this edge, or why there is none."""
+        return self._port_mapper.view if self._port_mapper is not None else PortMapView(PortMapState.OFF)
 
     async def leases(self, timeout: float = 3.0) -> Answer[LeasesInfos]:  # noqa: ASYNC109  (an older answer will do)
         """Ask the supernode who holds which address.
@@ -187,6 +194,8 @@ class EdgeDaemon(Daemon):
         counts = {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
         if self._birthdays is not None:
             counts |= {f"daemon_{name}": count for name, count in self._birthdays.counts.items()}
+        if self._port_mapper is not None:
+            counts |= {f"daemon_{name}": count for name, count in self._port_mapper.counts.items()}
         return counts
 
     # ---- start -------------------------------------------------------------------------------
@@ -206,6 +215,8 @@ class EdgeDaemon(Daemon):
         for sock in socks:
             undo.callback(self._release, sock)
         self.local = local_endpoint(socks[0])
+        mapper = self._port_mapper = self._make_port_mapper(self.local, machine_id)
+        undo.push_async_callback(mapper.close)
         taps = await self._open_taps(undo, threads)
         plane = self._plane = self._make_plane(
             "edge",
@@ -234,6 +245,7 @@ class EdgeDaemon(Daemon):
         undo.callback(self._leave)
         self._drive.call(self._drive.core.start)
         self._watch_network()
+        self._spawn(mapper.run(), "port mapping")
 
     async def _open_taps(self, undo: contextlib.AsyncExitStack, count: int) -> list[TapLike]:
         """The TAP that was given, or as many queues of one of our own."""
@@ -268,6 +280,16 @@ class EdgeDaemon(Daemon):
             token=lambda: secrets.token_hex(8),
             jitter=secrets.SystemRandom().random,
             sealing=None if key is None else (notes.seal, notes.open),
+        )
+
+    def _make_port_mapper(self, local: Endpoint, machine_id: bytes) -> PortMapper:
+        return PortMapper(
+            self.config.port_mapping,
+            local,
+            machine_id,
+            tell=self.tell,
+            seen_as=lambda: self.core.reflexive if self.core is not None else None,
+            changed=lambda _: self._tell_candidates(),
         )
 
     def _introduction(self) -> dict[str, object]:
@@ -324,11 +346,14 @@ class EdgeDaemon(Daemon):
             core = self._drive.core
             self.tell("info", "network_changed", {"reason": change.reason, "what": change.what})
             self._drive.call(lambda now: core.network_changed(now, change.reason))
+            if self._port_mapper is not None:
+                self._port_mapper.network_changed()
 
     def _tell_candidates(self) -> None:
         """Tell the core where others may reach this host."""
         if self._drive is not None and self.local is not None:
-            self._drive.call(self._drive.core.set_local, candidates(self._addresses, self.local))
+            mapped = [endpoint] if (endpoint := self.port_mapping.external) is not None else []
+            self._drive.call(self._drive.core.set_local, candidates(self._addresses, self.local, mapped))
 
     # ---- actions -----------------------------------------------------------------------------
 
@@ -338,6 +363,8 @@ class EdgeDaemon(Daemon):
         self._plane.set_supernode(action.endpoint.packed, action.endpoint.port)
         if self._network is not None:
             self._network.look_again()
+        if self._port_mapper is not None:
+            self._port_mapper.supernode_at(action.endpoint)
 
     def _on_put_peer(self, action: PutPeer) -> None:
         assert self._plane is not None

@@ -33,6 +33,7 @@ _REMEDY: Final = {
     "iperf3": "iperf3",
     "nft": "nftables",
     "conntrack": "conntrack",
+    "miniupnpd": "miniupnpd-nftables",
 }
 
 
