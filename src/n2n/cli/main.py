@@ -29,6 +29,7 @@ _VERBS: Final = {
     "version": "n2n.cli.show",
     "logs": "n2n.cli.logs",
     "doctor": "n2n.cli.doctor",
+    "netcheck": "n2n.cli.netcheck",
     "bench": "n2n.cli.bench",
     "taptest": "n2n.cli.bench",
 }

@@ -18,7 +18,7 @@ __all__ = ["ProbeSocket"]
 #: Datagrams taken per turn of the loop, so that the others get theirs.
 _BATCH: Final = 32
 #: Bytes of the longest datagram that is looked at; the rest of a longer one is cut off, and it does not decode.
-_LONGEST: Final = 2048
+_LONGEST: Final = 9216
 
 
 class ProbeSocket:

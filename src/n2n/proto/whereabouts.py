@@ -16,7 +16,6 @@ from n2n.proto.limits import source_key
 from n2n.proto.sn_state import SupernodeState
 from n2n.types import SUPERNODE_MAC, Endpoint, Instant
 from n2n.wire import (
-    CARD_LIMIT,
     PROTOV_SIZE,
     PacketType,
     PeerToPing,
@@ -29,8 +28,8 @@ from n2n.wire import (
 
 __all__ = ["Whereabouts"]
 
-#: Longest payload that is looked at: a token for a check id, an `N2N` field, and their description.
-_LIMIT: Final = CARD_LIMIT + 512
+#: Longest payload that is looked at: questions are padded to find how large packets get here; 9000 is the largest MTU.
+_LIMIT: Final = 9000
 
 
 class Whereabouts:
