@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from n2n.config import load_edge, load_supernode
+from n2n.config import load_edge, load_supernode, show
 
 from .config_files import REQUIRED, edge_loader, refusal, supernode_loader, writer
 
@@ -149,14 +149,36 @@ def test_environment_and_flags_are_named(edge):
     )
     assert "neither true nor false" in refusal(edge, "", {"N2N_ENABLE_VFUZE": "maybe"})
     assert "not a number" in refusal(lambda: load_supernode(None, {"N2N_SOURCE_RATE": "many"}))
-    assert "web pages" in refusal(edge, api_listen_address="127.0.0.1:1")
+    assert "'localhost' is not an IP address" in refusal(edge, api_listen_address="localhost:7778")
 
 
-def test_a_file_of_the_other_implementation_loads_with_a_warning(edge):
-    loaded = edge("api_listen_address: 127.0.0.1:7778\n")
-    assert loaded.config == edge().config
-    [warning] = loaded.warnings
-    assert "edge.yaml:3: api_listen_address: there are no web pages in this version" in warning
+def test_pages_for_other_hosts_need_a_token(edge):
+    for address in (":7778", "0.0.0.0:7778", "'[::]:7778'", "192.0.2.1:7778"):
+        [warning] = edge(f"api_listen_address: {address}\n").warnings
+        assert "no web pages are served until api_token is set" in warning
+        assert edge(f"api_listen_address: {address}\napi_token: a-long-enough-token\n").warnings == ()
+    for address in ("127.0.0.1:7778", "127.9.9.9:1", "'[::1]:7778'", '""'):
+        assert edge(f"api_listen_address: {address}\n").warnings == ()
+
+
+def test_metrics_of_a_supernode_are_for_its_own_host():
+    assert "can be reached from other hosts" in refusal(
+        lambda: load_supernode(None, {"N2N_METRICS_LISTEN_ADDRESS": ":1"})
+    )
+    for address in ("127.0.0.1:7780", "[::1]:7780", ""):
+        found = load_supernode(None, {}, {"metrics_listen_address": address})
+        assert found.config.metrics_listen_address == address
+
+
+def test_a_token_is_long_and_never_shown(edge):
+    for token in ("short", "with a blank in it", "umläut-umläut"):
+        message = refusal(edge, f"api_token: '{token}'\n")
+        assert "at least 12 characters" in message
+        assert token not in message
+    loaded = edge("", {"N2N_API_TOKEN": "a-long-enough-token"})
+    assert "a-long-enough-token" not in repr(loaded.config) + repr(show(loaded))
+    assert edge('api_token: ""\n').config.api_token is None
+    assert "ps" in edge(api_token="a-long-enough-token").warnings[0]
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)])

@@ -36,6 +36,9 @@ MODULES = [
     "n2n.net.udp",
     "n2n.store",
     "n2n.store.keyfile",
+    "n2n.config.kinds",
+    "n2n.web.server",
+    "n2n.web.text",
 ]
 
 #: Packages each of whose public functions must have an example.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from n2n.api import views
 from n2n.api.control import ControlServer, Method
 from n2n.api.instances import SUPERNODE, instances, socket_path
+from n2n.api.pages import WebPages
 from n2n.config import EdgeConfig, Loaded, SupernodeConfig
 from n2n.daemon.live import reconfigure
 from n2n.daemon.logs import level_in_force, set_level
@@ -197,12 +198,15 @@ async def _serve(
 
     methods = methods | {"reload": reload}
     control = ControlServer(socket_path(instance, daemon.config.run_dir), methods, daemon.listeners)
+    pages = WebPages(daemon, methods)
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(on_signals(daemon.request_stop, lambda: spawn(_reload_quietly(daemon, load))))
         undo.push_async_callback(control.close)
         await control.start()
         undo.push_async_callback(daemon.stop)
         await daemon.start()
+        undo.push_async_callback(pages.close)
+        await pages.start()
         undo.callback(notify_systemd, "STOPPING=1")
         spawn(_tell_ready(daemon, waiting, up))
         period = watchdog_period()

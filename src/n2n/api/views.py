@@ -3,7 +3,8 @@
 Times are Unix seconds (float), durations seconds, addresses text; what is not known is null.  Fields may be added, none
 is renamed or taken away.
 
-``status`` of both: role, instance, version, pid, started, uptime, ready, data_plane (what it uses of the kernel).
+``status`` of both: role, instance, version, pid, started, uptime, ready, data_plane (what it uses of the kernel), web
+{url, problem} (where its pages or metrics are served; null: nowhere).
 
 ``status`` of an edge, besides: state (idle, resolving, key, registering, registered, refused, closed), reason (what
 brought it there), state_since, attempts, retry_in, name, community, mac, address (``ip/prefix``), tap, mtu, local,

@@ -67,6 +67,12 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     machine_id_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="The edge's identity [~/.n2n-go/machine-id].")
     ] = None,
+    api_listen_address: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help='Serves web pages; "": none [127.0.0.1:7778].')
+    ] = None,
+    api_token: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Needed to see them; others can see it here: better in a file.")
+    ] = None,
     run_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Holds the control socket [/run/n2n].")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, error [info].")] = None,
     verbose: Annotated[

@@ -32,6 +32,8 @@ _VERBS: Final = {
     "netcheck": "n2n.cli.netcheck",
     "bench": "n2n.cli.bench",
     "taptest": "n2n.cli.bench",
+    "p2viz": "n2n.cli.picture",
+    "metrics": "n2n.cli.picture",
 }
 _INTERRUPTED: Final = 130
 

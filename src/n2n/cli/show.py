@@ -118,9 +118,15 @@ def print_edge(found: dict[str, Any]) -> None:
             ("peers", f"{peers['total']} ({peers['direct']} direct, {peers['relay']} relayed)"),
             ("sent", f"{traffic['tx_frames']} frames, {size(traffic['tx_bytes'])}"),
             ("received", f"{traffic['rx_frames']} frames, {size(traffic['rx_bytes'])}"),
+            ("web", _web(found.get("web"))),
             ("up", duration(found["uptime"])),
         ]
     )
+
+
+def _web(web: dict[str, Any] | None) -> str | None:
+    """Where the pages are, or why there are none; None where nobody asked for any."""
+    return (web.get("url") or web.get("problem")) if web else None
 
 
 def print_supernode(found: dict[str, Any]) -> None:
@@ -133,6 +139,7 @@ def print_supernode(found: dict[str, Any]) -> None:
             ("edges", found["edges"]),
             ("leases", found["leases"]),
             ("relayed", f"{found['relayed']} datagrams"),
+            ("metrics", _web(found.get("web"))),
             ("up", duration(found["uptime"])),
         ]
     )

@@ -48,6 +48,9 @@ def serve(  # noqa: PLR0917  (typer reads them by name)
         str | None, typer.Option(metavar="PORT", help="Second UDP port, for NAT tests; 0: none [auto].")
     ] = None,
     state_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Holds leases and key [/var/lib/n2n].")] = None,
+    metrics_listen_address: Annotated[
+        str | None, typer.Option(metavar="127.0.0.1:PORT", help='Tells metrics to Prometheus; "": not [""].')
+    ] = None,
     source_rate: Annotated[str | None, typer.Option(metavar="N", help="Registrations per second, one source.")] = None,
     total_rate: Annotated[str | None, typer.Option(metavar="N", help="Registrations per second, all sources.")] = None,
     max_communities: Annotated[str | None, typer.Option(metavar="N", help="Communities remembered.")] = None,

@@ -26,19 +26,23 @@ __all__ = [
     "EDGE_NAME",
     "HOST_PORT",
     "LISTEN_ADDRESS",
+    "LOCAL_ADDRESS",
     "MASK",
     "OPTIONAL_ADDRESS",
+    "PAGES_ADDRESS",
     "PATH",
     "PROBE_PORT",
     "SECRET",
     "STATE_DIR",
     "TAP_NAME",
     "THREADS",
+    "TOKEN",
     "BadValueError",
     "Kind",
     "choice",
     "duration",
     "integer",
+    "is_loopback",
     "number",
     "split_host_port",
 ]
@@ -344,6 +348,38 @@ def _check_listen_address(value: str) -> None:
             raise BadValueError(f"{error}. Write :{port} to listen on every address") from None
 
 
+def _check_pages_address(value: str) -> None:
+    if value:
+        _check_listen_address(value)
+
+
+def _check_local_address(value: str) -> None:
+    _check_pages_address(value)
+    if value and not is_loopback(value):
+        raise BadValueError(f"{_shown(value)} can be reached from other hosts: listen on 127.0.0.1, behind a proxy")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``IP:port`` can be reached from this host only.
+
+    >>> is_loopback("127.0.0.1:7778"), is_loopback("[::1]:7778"), is_loopback(":7778")
+    (True, True, False)
+    """
+    host = split_host_port(address)[0]
+    return bool(host) and ipaddress.ip_address(host).is_loopback
+
+
+def _check_token(value: str | None) -> None:
+    if value is not None and not re.fullmatch(r"[!-~]{12,1024}", value):
+        raise BadValueError("a token has at least 12 characters: letters, digits and signs, no blanks")
+
+
+def _yaml_token(value: object) -> str | None:
+    if not isinstance(value, str):
+        raise BadValueError("YAML does not take this for a text: put it in quotes")
+    return value or None
+
+
 def _check_optional_address(value: str) -> None:
     if value:
         _address(value, value)
@@ -405,6 +441,8 @@ TAP_NAME: Final = _text("a TAP name", _check_tap_name)
 HOST_PORT: Final = Kind("host:port", str, str.strip, _yaml_supernode, _check_host_port)
 LISTEN_ADDRESS: Final = _text("an address such as :7777", _check_listen_address, str.strip)
 OPTIONAL_ADDRESS: Final = _text("an IP address", _check_optional_address, str.strip)
+#: Where pages are served by TCP; empty: nowhere.
+PAGES_ADDRESS: Final = _text('an address such as 127.0.0.1:7778, or ""', _check_pages_address, str.strip)
 BASE_ADDRESS: Final = _text("an IPv4 address", _check_base, _read_ipv4, IPv4Address)
 STATE_DIR: Final = _text(
     "a path",
@@ -413,6 +451,7 @@ STATE_DIR: Final = _text(
     (Path, type(None)),
     show=lambda value: str(value) if value else '""',
 )
+LOCAL_ADDRESS: Final = _text('an address such as 127.0.0.1:7780, or ""', _check_local_address, str.strip)
 PATH: Final = _text("a path", lambda _: None, _read_path, Path)
 SECRET: Final = Kind(
     "a passphrase",
@@ -420,6 +459,15 @@ SECRET: Final = Kind(
     _read_secret,
     _yaml_secret,
     _check_secret,
+    show=lambda value: MASK if value else "none",
+    secret=True,
+)
+TOKEN: Final = Kind(
+    "a token",
+    (str, type(None)),
+    lambda text: text or None,
+    _yaml_token,
+    _check_token,
     show=lambda value: MASK if value else "none",
     secret=True,
 )

@@ -30,12 +30,9 @@ DEFAULT: Final = "default"
 #: The key of an edge that names a file with the passphrase; it becomes `encryption_passphrase`.
 PASSPHRASE_FILE: Final = "encryption_passphrase_file"  # noqa: S105
 _PASSPHRASE: Final = "encryption_passphrase"  # noqa: S105
+_TOKEN: Final = "api_token"  # noqa: S105
 _LONGEST_PASSPHRASE: Final = 4096
 
-#: Keys that exist in the protocol's other implementation and do nothing here yet.
-_NOT_YET: Final = {
-    "api_listen_address": "there are no web pages in this version, and the key does nothing (n2n status shows an edge)"
-}
 #: Variables of this name space that are no configuration keys: they concern the build, the lab and the scripts.
 _OTHER_VARIABLE: Final = re.compile(r"N2N_(OPENSSL_PREFIX|CFLAGS|LDFLAGS|ABI3|VENV|LAB(_.*)?)")
 #: Kubernetes sets such variables in every container beside a service whose name begins with "n2n".
@@ -189,6 +186,11 @@ def _collect(
                     f"{flag}: every user of this host can read a passphrase on a command line (ps); "
                     f"use {PASSPHRASE_FILE}, or the environment variable N2N_ENCRYPTION_PASSPHRASE"
                 )
+            elif key in found.keys and found.keys[key].secret:
+                found.warnings.append(
+                    f"{flag}: every user of this host can read it on a command line (ps); "
+                    f"use the environment variable N2N_{key.upper()}, or a file"
+                )
     return file
 
 
@@ -208,10 +210,6 @@ def _variables(env: Mapping[str, str], found: _Collection[C]) -> Iterator[tuple[
 
 def _take(found: _Collection[C], key: str, raw: object, source: _Source) -> None:
     kind = found.keys.get(key)
-    if key in _NOT_YET and found.config is EdgeConfig and source.rank is not _Rank.FLAG:
-        # The other implementation's files have it: they must work here as they are.
-        found.warnings.append(f"{source.where}: {_NOT_YET[key]}")
-        return
     if kind is None:
         found.problems.append(f"{source.where}: {_unknown(key, found)}")
         return
@@ -232,8 +230,6 @@ def _take(found: _Collection[C], key: str, raw: object, source: _Source) -> None
 
 
 def _unknown(key: str, found: _Collection[C]) -> str:
-    if key in _NOT_YET:
-        return _NOT_YET[key]
     if key in found.others:
         role = "a supernode" if found.config is EdgeConfig else "an edge"
         return f"this is a key of {role}; leave it out here"
@@ -244,8 +240,10 @@ def _unknown(key: str, found: _Collection[C]) -> str:
 def _settle_passphrase(found: _Collection[EdgeConfig], file: YamlFile | None) -> None:
     """Let the stronger of passphrase and passphrase file count, and read the file."""
     written = found.given.get(_PASSPHRASE)
-    if written is not None and written.value and written.rank is _Rank.FILE and file is not None and file.mode & 0o044:
-        found.warnings.append(f"{file.path} holds a passphrase and others can read it: chmod 600 {file.path}")
+    for key, what in ((_PASSPHRASE, "a passphrase"), (_TOKEN, "a token")):
+        held = found.given.get(key)
+        if held is not None and held.value and held.rank is _Rank.FILE and file is not None and file.mode & 0o044:
+            found.warnings.append(f"{file.path} holds {what} and others can read it: chmod 600 {file.path}")
     by_file = found.given.pop(PASSPHRASE_FILE, None)
     if by_file is None or (written is not None and written.rank > by_file.rank):
         return
@@ -341,6 +339,11 @@ def _doubts(config: EdgeConfig | SupernodeConfig) -> Iterator[str]:
         return
     if config.community != config.community.strip() or clean_name(config.community) != config.community[:64]:
         yield f"community {config.community!r} has blanks at an end or invisible characters; they are part of its name"
+    if config.api_listen_address and not config.api_token and not kinds.is_loopback(config.api_listen_address):
+        yield (
+            f"api_listen_address {config.api_listen_address} can be reached from other hosts: no web pages are served "
+            "until api_token is set (or listen on 127.0.0.1)"
+        )
     if config.tap_mtu < 1280:
         yield f"tap_mtu {config.tap_mtu} is too small for IPv6 (1280)"
     elif config.tap_mtu > 1420:

@@ -116,6 +116,8 @@ class EdgeConfig:
         udp_gso: send trains of datagrams (UDP_SEGMENT).
         udp_gro: receive trains of datagrams (UDP_GRO).
         machine_id_file: holds the edge's credential, made if it does not exist.
+        api_listen_address: where `n2n edge up` serves web pages, ``IP:port``; empty: nowhere.
+        api_token: needed to see them; None: whoever gets there may.
         run_dir: holds the control socket.
         log_level: debug, info, warning or error.
         log_format: text or json.
@@ -149,6 +151,8 @@ class EdgeConfig:
     udp_gso: bool = _key(kinds.BOOLEAN, True)
     udp_gro: bool = _key(kinds.BOOLEAN, True)
     machine_id_file: Path = _key(kinds.PATH, factory=_default_machine_id_file)
+    api_listen_address: str = _key(kinds.PAGES_ADDRESS, "127.0.0.1:7778")
+    api_token: str | None = _key(kinds.TOKEN, None)
     run_dir: Path = _key(kinds.PATH, factory=default_run_dir)
     log_level: str = _key(_LEVELS, "info")
     log_format: str = _key(_FORMATS, "text")
@@ -179,6 +183,7 @@ class SupernodeConfig:
         probe_port: second UDP port, where edges ask from which endpoint they are seen; -1: the one after
             `listen_address`'s, if that is free ("auto"); 0: none.
         state_dir: holds leases and the key of one supernode; None: nothing is kept.
+        metrics_listen_address: where `n2n supernode serve` tells its metrics, ``127.0.0.1:port``; empty: nowhere.
         source_rate: registrations, heartbeats and leaves in a second from one source address.
         total_rate: the same from all sources.
         max_communities: communities remembered.
@@ -209,6 +214,7 @@ class SupernodeConfig:
     enable_vfuze: bool = _key(kinds.BOOLEAN, _CORE.vfuze)
     probe_port: int = _key(kinds.PROBE_PORT, kinds.AUTO_PORT)
     state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_state_dir)
+    metrics_listen_address: str = _key(kinds.LOCAL_ADDRESS, "")
     source_rate: float = _key(_RATE, float(_CORE.source_rate.per_second))
     total_rate: float = _key(_RATE, float(_CORE.total_rate.per_second))
     max_communities: int = _key(_LIMIT, _CORE.max_communities)
