@@ -114,7 +114,8 @@ def victim() -> tuple[subprocess.Popen[str], str]:
     with process.stdout as output:
         tag = output.readline().strip()
     assert cleaner.namespaces_of(tag)
-    assert cleaner.processes_of(tag)
+    # In the middle of its exec a process shows no environment, and it is not in its namespace yet.
+    wait_until("its program is seen", lambda: cleaner.processes_of(tag), 20, every=0.01)
     return process, tag
 
 

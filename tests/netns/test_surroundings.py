@@ -146,7 +146,7 @@ def test_another_address_of_the_host_heals() -> None:
         began = time.monotonic()
         wait_until("the other edge knows the new address", lambda: "198.18.0.77" in str(b.peer(a)), PATIENCE)
         took = time.monotonic() - began
-        assert told(a, "network_changed"), "noticed, not found out by silence"
+        wait_until("it is told, not found out by silence", lambda: told(a, "network_changed"), PATIENCE)
         assert ping(b.host, a.address, count=1).received == 1
         wait_paths("direct", a, b)
         assert b.address == address

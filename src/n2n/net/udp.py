@@ -281,7 +281,14 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
 
 
 def set_buffers(opened: socket.socket, size: int) -> None:
-    """Ask for so many bytes in each direction; without rights the system's limits count (see `socket_buffers`)."""
+    """Ask for so many bytes in each direction; without rights the system's limits count (see `socket_buffers`).
+
+    >>> import socket
+    >>> with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+    ...     set_buffers(made, 65536)
+    ...     made.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    131072
+    """
     size = min(size, 2**30 - 1)  # a C int, which the kernel doubles
     for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
