@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import random
@@ -13,6 +14,7 @@ from typing import Any
 from n2n.errors import MalformedDatagram
 from n2n.proto.actions import (
     Action,
+    Birthday,
     Configure,
     Decrypt,
     DropLease,
@@ -84,13 +86,16 @@ class _Node:
         self.port = port
         self.notes: list[Note] = []
         self.running = False
+        self.by_port: dict[Endpoint, int] = {}
+        """Further sockets, by what is sent from them."""
         self._armed: float | None = None
 
     def pump(self) -> None:
         """Carry out what the core wants, and see to it that its timer goes off."""
         for action in self.core.drain():
             if isinstance(action, Send):
-                self.world.network.send(self.host, self.port, action.datagram, action.endpoint)
+                port = self.by_port.get(action.endpoint, self.port)
+                self.world.network.send(self.host, port, action.datagram, action.endpoint)
             elif isinstance(action, Note):
                 self.notes.append(action)
             else:
@@ -221,6 +226,8 @@ class Edge(_Node):
         super().__init__(world, host, EDGE_PORT)
         self.settings = settings
         self.vfuze = vfuze
+        self.parties = 0
+        """How often it opened many sockets."""
         self.tap: list[bytes] = []
         """Frames that came out of the tunnel."""
         self.configured: list[tuple[IPv4Address, int]] = []
@@ -274,12 +281,40 @@ class Edge(_Node):
         match action:
             case Configure(ip, prefix):
                 self.configured.append((ip, prefix))
+            case Birthday():
+                self._open_many(action)
             case Resolve():
                 core = self.core
                 self.resolved += 1
                 self.world.clock.after(RESOLUTION, lambda: self._resolve(core))
             case _:
                 self.plane.apply(action)  # type: ignore[arg-type]
+
+    def _open_many(self, action: Birthday) -> None:
+        """As the daemon does: the first of many sockets that hears the peer wins."""
+        ports = range(50_000, 50_000 + action.sockets)
+        self.parties += 1
+
+        def heard(port: int, datagram: bytes, source: Endpoint) -> None:
+            if source != action.endpoint:
+                return
+            close(port)
+            self.by_port[source] = port
+            self.host.sockets[port] = self._receive
+            self.core.birthday_won(action.mac, source, self.world.clock.now)
+            self.pump()
+            self._receive(datagram, source)
+
+        def close(winner: int = 0) -> None:
+            for port in ports:
+                if port != winner and self.host.sockets.get(port) is receivers[port]:
+                    del self.host.sockets[port]
+
+        receivers = {port: functools.partial(heard, port) for port in ports}
+        for port in ports:
+            self.host.sockets[port] = receivers[port]
+            self.world.network.send(self.host, port, action.datagram, action.endpoint)
+        self.world.clock.after(action.seconds, close)
 
     def _resolve(self, core: EdgeCore) -> None:
         if self.running and core is self.core:
@@ -320,7 +355,7 @@ class Edge(_Node):
         """A frame comes from the host's IP stack."""
         out = self.plane.outgoing(frame(dest, self.mac, payload))
         if out is not None:
-            self.world.network.send(self.host, self.port, *out)
+            self.world.network.send(self.host, self.by_port.get(out[1], self.port), *out)
         traffic = getattr(self.core, "traffic", None)
         for mac in self.plane.notices if traffic else ():
             traffic(mac, self.world.clock.now)

@@ -19,12 +19,12 @@ IMPOSSIBLE = {frozenset(("port", "symmetric")), frozenset(("symmetric",))}
 FOUND, LEFT = 3.0, 2.0
 
 
-def pair(first: str, second: str, **more: object) -> tuple[World, Edge, Edge]:
-    world = World(n2n=True, **more)
+def pair(first: str, second: str, *, seed: int = 1, **more: object) -> tuple[World, Edge, Edge]:
+    world = World(n2n=True, seed=seed)
     edges = []
     for number, kind in enumerate((first, second)):
         nat = None if kind == "open" else Nat(kind, f"192.0.2.{number + 1}")
-        edges.append(world.edge(nat=nat))
+        edges.append(world.edge(nat=nat, **more))
     world.run_until(lambda: all(e.registered for e in edges), 1.0, 0.05)
     return world, edges[0], edges[1]
 
@@ -50,7 +50,7 @@ def gap(results: list[tuple[float, bool, bool]]) -> float:
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.combinations_with_replacement(KINDS, 2)))
 def test_every_pair_of_nats_that_can_goes_direct_at_once(first: str, second: str) -> None:
-    world, a, b = pair(first, second)
+    world, a, b = pair(first, second, port_prediction=False)
     if frozenset((first, second)) in IMPOSSIBLE:
         world.run_for(20.0)
         assert not a.reaches(b)
@@ -380,3 +380,44 @@ def test_a_killed_edge_that_returns_is_never_refused() -> None:
         assert not a.noted("register_refused")
         world.run_until(world.all_direct, 5.0, 0.05)
         assert gap(talk(world, a, b, 1.0)) == 0.0
+
+
+# -- many ports at once
+
+
+def test_port_restricted_and_symmetric_nats_meet_by_many_ports() -> None:
+    took = []
+    for seed in range(10):
+        world, a, b = pair("port", "symmetric", seed=seed)
+        took.append(world.run_until(world.all_direct, 15.0, 0.05))
+    assert sorted(took)[5] < FOUND, "half of them at once; one in fifty needs another try"
+    assert sorted(took)[8] < FOUND
+    assert gap(talk(world, a, b, 5.0)) == 0.0
+    assert world.count_to(a)["birthday"] <= 1024
+    assert (a.parties, b.parties) == (0, 1)
+    world.run_for(120.0)
+    assert world.all_direct(), "it is kept open as any other"
+    world.network.cut_between(a.host, b.host)
+    assert 0.0 < gap(talk(world, a, b, 5.0)) <= LEFT
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_many_ports_are_tried_only_where_both_are_willing(which: int) -> None:
+    world = World(n2n=True)
+    nats = (Nat("port", "192.0.2.1"), Nat("symmetric", "192.0.2.2"))
+    a, b = (world.edge(nat=nat, port_prediction=n != which) for n, nat in enumerate(nats))
+    world.run_for(60.0)
+    assert not a.reaches(b)
+    assert (world.count_to(a)["birthday"], b.parties) == (0, 0)
+
+
+def test_two_hard_nats_do_not_try_many_ports_and_those_that_do_are_bounded() -> None:
+    world, a, b = pair("symmetric", "symmetric")
+    world.run_for(60.0)
+    assert (a.parties, b.parties, world.count_to(a)["birthday"]) == (0, 0, 0)
+    world = World(n2n=True)
+    a, b = world.edge(nat=Nat("port", "192.0.2.1")), world.edge(nat=Nat("symmetric", "192.0.2.2"))
+    world.network.cut_between(a.host, b.host)
+    talk(world, a, b, 300.0, every=1.0)
+    assert 4 <= b.parties <= 20
+    assert world.count_to(a)["birthday"] <= 20 * 1024

@@ -129,6 +129,7 @@ class TestPrecedence:
             "cipher": "libcrypto",
             "tap_offload": False,
             "tap_coalesce": False,
+            "port_prediction": False,
             "tap_uso": False,
             "udp_gso": False,
             "udp_gro": False,

@@ -49,6 +49,9 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     bridge: Annotated[
         bool | None, typer.Option("--bridge/--no-bridge", help="Let bridged hosts' frames pass [off].")
     ] = None,
+    port_prediction: Annotated[
+        bool | None, typer.Option("--port-prediction/--no-port-prediction", help="Try many ports of a NAT [on].")
+    ] = None,
     threads: Annotated[str | None, typer.Option(metavar="N", help="Of the data plane: auto, 1 to 64 [auto].")] = None,
     cipher: Annotated[str | None, typer.Option(metavar="LIBRARY", help="auto, libcrypto or ipsec-mb [auto].")] = None,
     tap_offload: Annotated[

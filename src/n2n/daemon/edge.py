@@ -272,6 +272,7 @@ class EdgeDaemon(Daemon):
             community=self.config.community,
             machine_id=machine_id,
             heartbeat=self.config.heartbeat_interval,
+            port_prediction=self.config.port_prediction,
         )
         return EdgeCore(
             settings,
@@ -400,7 +401,7 @@ class EdgeDaemon(Daemon):
     def _birthday_won(self, mac: MacAddress, endpoint: Endpoint, datagram: bytes) -> None:
         assert self._drive is not None
         core = self._drive.core
-        self._drive.guard(getattr(core, "birthday_won"), mac, endpoint)  # noqa: B009
+        self._drive.guard(core.birthday_won, mac, endpoint)
         self._drive.call(lambda now: core.receive(datagram, endpoint, now))
 
     def _on_resolve(self, _: Resolve) -> None:

@@ -84,10 +84,11 @@ def expected(pair: Pair) -> str:
     """The path that such a pair comes to: "direct" or "relay".
 
     Pings that both send at the same time open every pair but those where one side has another port for everybody and
-    the other lets in only the endpoints that it wrote to.
+    the other lets in only the endpoints that it wrote to; those are opened by trying many ports (`port_prediction`),
+    unless both sides are such.
     """
     for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
-        if one == "blocked" or (one in _HARD and other in ("port", *_HARD)):
+        if one == "blocked" or (one in _HARD and other in _HARD):
             return "relay"
     return "direct"
 

@@ -20,11 +20,11 @@ from typing import Final
 from n2n.errors import MalformedDatagram
 from n2n.proto.actions import Configure, EdgeAction, Resolve, SetSupernode
 from n2n.proto.edge_inbox import Inbox
+from n2n.proto.edge_listing import EdgeListing
 from n2n.proto.edge_mesh import Mesh
 from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_questions import Answer, Questions
 from n2n.proto.edge_settings import EdgeSettings
-from n2n.proto.edge_views import EdgeViews
 from n2n.proto.edge_watch import Watch
 from n2n.proto.notes import Notary
 from n2n.proto.pacing import Question
@@ -34,14 +34,12 @@ from n2n.types import SUPERNODE_MAC, Endpoint, Instant, MacAddress
 from n2n.wire import (
     Candidate,
     CandidateKind,
+    Card,
     HeartbeatPulse,
     LeasesInfos,
     Mapping,
     P2PFullState,
     PacketType,
-    PeerEvent,
-    PeerInfoList,
-    PeerListRequest,
     PeerToPing,
     ProtoV,
     RegisterRequest,
@@ -56,13 +54,11 @@ __all__ = ["Answer", "EdgeCore", "EdgeSettings", "EdgeState", "PeerView", "Regis
 
 #: Longest public key that is looked at, in bytes of PEM text; 8192 bits of RSA take 1.5 KiB.
 _KEY_LIMIT: Final = 4096
-#: Unanswered questions after which a supernode that is otherwise silent counts as lost.
-_LOST_AFTER: Final = 4
 #: Least time between two heartbeats that are sent out of their turn, in seconds.
 _BEAT_GAP: Final = 2.0
 
 
-class EdgeCore(EdgeViews):
+class EdgeCore(EdgeListing):
     """One edge in one community.
 
     Args:
@@ -92,6 +88,7 @@ class EdgeCore(EdgeViews):
         self._out = Outbox(settings, encrypt, sequence)
         self._inbox = Inbox(self._out, self)
         self._notary = Notary(self._out, *(sealing or (None, None)))
+        self._notary.set_capabilities(Card.BIRTHDAYS if settings.port_prediction else 0)
         self._mesh = Mesh(settings, self._out, self._notary, token=token, jitter=jitter, doubt=self._doubt)
         self._registration = Registration(settings.asking, settings.refused, jitter)
         self._address: tuple[IPv4Address, int] | None = None
@@ -174,6 +171,11 @@ class EdgeCore(EdgeViews):
         if "heartbeat" in self._due:
             self._due["heartbeat"] = min(self._due["heartbeat"], now.mono + seconds)
 
+    def birthday_won(self, mac: MacAddress, endpoint: Endpoint, now: Instant) -> None:
+        """A socket of a `Birthday` got something from `endpoint`: what is sent there leaves by that socket now."""
+        if self.state is not EdgeState.CLOSED:
+            self._mesh.birthday_won(mac, endpoint, now)
+
     def close(self, now: Instant) -> None:
         """End; says goodbye to the supernode, if it ever knew us."""
         self._step(Trigger.CLOSE, now)
@@ -223,13 +225,6 @@ class EdgeCore(EdgeViews):
     def ask_leases(self, now: Instant) -> bool:
         """Ask who holds which address; False if not registered, or if an answer is awaited already."""
         return self.state is EdgeState.REGISTERED and self._questions.ask_leases(now)
-
-    def ask_peers(self, now: Instant) -> bool:
-        """Ask for the list of peers now; False if not registered."""
-        if self.state is not EdgeState.REGISTERED:
-            return False
-        self._ask_list(now)
-        return True
 
     # -- registration
 
@@ -364,24 +359,6 @@ class EdgeCore(EdgeViews):
         self._out.note("info", "told_to_register")
         self._step(Trigger.TOLD, now)
 
-    def on_peers(self, message: PeerInfoList, now: Instant) -> None:
-        """A list of peers, or news of one."""
-        if message.event_type != PeerEvent.LIST:
-            self._mesh.take_event(message, now)
-            return
-        if self._list.asked is None:
-            self._out.count("list_unasked")
-            return
-        moved = self._mesh.take_list(message, self._list.asked, now)
-        self._list.end()
-        self._due["list"] = now.mono + self.settings.list_refresh
-        if self._mesh.doubtful:
-            self._due["sweep"] = now.mono + self.settings.answer_wait
-        if moved:
-            # A v5 supernode takes our VFuze packets only from where we registered (WIRE 12).
-            self._out.note("info", "moved", endpoint=str(self._mesh.reflexive))
-            self._step(Trigger.MOVED, now)
-
     def on_full_state(self, message: P2PFullState, now: Instant) -> None:
         """How all edges see each other."""
         self._questions.take_full_state(message, now)
@@ -468,30 +445,3 @@ class EdgeCore(EdgeViews):
         due = max(now.mono, self._beat_at + _BEAT_GAP)
         if self.state is EdgeState.REGISTERED and self._due.get("doubt", math.inf) > due:
             self._due["doubt"] = due
-
-    def _ask_list(self, now: Instant) -> None:
-        """Ask for the list of peers, unless it is awaited already; it is asked again until it comes."""
-        if self._list.asked is None:
-            self._send_list_request(now)
-
-    def _send_list_request(self, now: Instant) -> None:
-        self._due["list"] = self._list.ask(now.mono)
-        self._out.tell_supernode(PacketType.PEER_LIST_REQUEST, PeerListRequest(self.settings.community), now)
-
-    def _on_list_timer(self, now: Instant) -> None:
-        """The list was not answered, or is old."""
-        asked = self._list.asked
-        if self.state is not EdgeState.REGISTERED:
-            del self._due["list"]  # being registered again brings a new list
-            self._list.end()
-        elif asked is not None and self._list.attempts >= _LOST_AFTER and self._heard_at < asked:
-            del self._due["list"]
-            self._list.end()
-            self._out.note("warning", "supernode_silent", seconds=round(now.mono - self._heard_at, 3))
-            self._step(Trigger.SILENT, now)
-        else:
-            self._send_list_request(now)
-
-    def _on_sweep_timer(self, now: Instant) -> None:
-        del self._due["sweep"]
-        self._mesh.sweep(now)

@@ -106,6 +106,12 @@ class Mesh:
         self.ways.traffic(member, now)
         return not member.direct
 
+    def birthday_won(self, mac: MacAddress, endpoint: Endpoint, now: Instant) -> None:
+        """A socket of ours met a peer."""
+        member = self._table.get(mac)
+        if member is not None and member.way is not None:
+            self.ways.birthday_won(member, member.way, endpoint, now)
+
     def _label(self, peer: PeerInfo) -> str:
         return f"{self._name}.{self._out.mac}.{peer.mac}.{peer.endpoint.ip}.{peer.endpoint.port}"
 

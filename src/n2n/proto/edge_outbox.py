@@ -105,13 +105,26 @@ class Outbox:
             if self._send(PacketType.PING, peer, payload, endpoint, now):
                 self.count("sent_ping")
 
+    def datagram(self, peer: MacAddress, payload: bytes, now: Instant) -> bytes:
+        """A ping as it is sent, for whoever sends it."""
+        return build(self._header(PacketType.PING, peer, now), payload)
+
     def pong(self, peer: MacAddress, payload: bytes, endpoint: Endpoint, now: Instant) -> None:
         """Send a pong, already encoded."""
         if self._send(PacketType.PING, peer, payload, endpoint, now):
             self.count("sent_pong")
 
     def _send(self, kind: PacketType, dest: MacAddress, message: object, endpoint: Endpoint, now: Instant) -> bool:
-        header = ProtoV(
+        try:
+            datagram = build(self._header(kind, dest, now), message)
+        except LocalProtocolError:
+            self.count("too_large")
+            return False
+        self._actions.append(Send(datagram, endpoint))
+        return True
+
+    def _header(self, kind: PacketType, dest: MacAddress, now: Instant) -> ProtoV:
+        return ProtoV(
             kind,
             community=self.community,
             source=self.mac,
@@ -119,10 +132,3 @@ class Outbox:
             sequence=self._sequence(),
             timestamp=int(now.wall),
         )
-        try:
-            datagram = build(header, message)
-        except LocalProtocolError:
-            self.count("too_large")
-            return False
-        self._actions.append(Send(datagram, endpoint))
-        return True

@@ -48,6 +48,8 @@ class EdgeSettings:
         ping_interval: between two ping rounds.
         probe: how paths to v5 peers are probed.
         n2n: show cards and notes, and read those of others; False: be a v5 edge, to all others too.
+        port_prediction: where one of two edges is behind a NAT that gives every destination another port, try many
+            ports at once (:mod:`n2n.proto.birthday`).
         way: how paths to n2n peers are found and kept.
         watch: how a supernode that welcomes our card is watched.
         state_interval: between two looks at whether our view of the peers changed and the supernode must be told.
@@ -76,6 +78,7 @@ class EdgeSettings:
     ping_interval: float = 3.0
     probe: ProbeSettings = _PROBE
     n2n: bool = True
+    port_prediction: bool = True
     way: WaySettings = _WAY
     watch: WatchSettings = _WATCH
     state_interval: float = 2.0
@@ -111,6 +114,7 @@ COUNTERS: Final = (
     "sent_where",
     "sent_ping",
     "sent_pong",
+    "sent_birthday",
     # -- whole datagrams
     "inactive",  # before the start or after the close
     "malformed",  # no header of ours, or a message that does not decode

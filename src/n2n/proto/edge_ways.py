@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from ipaddress import IPv4Network
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from n2n.proto.actions import Birthday
 from n2n.proto.agenda import Agenda
+from n2n.proto.birthday import SECONDS, SOCKETS, Spray
 from n2n.proto.candidates import Trial
 from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_paths import PathBook
 from n2n.proto.edge_settings import EdgeSettings
 from n2n.proto.notes import Notary
+from n2n.proto.pacing import Bucket
 from n2n.proto.peers import Member, PeerChange, PeerTable, Told
 from n2n.proto.ways import Way
 from n2n.types import Endpoint, Instant
-from n2n.wire import TOKEN_SIZE, CandidateKind, Card, Note, NoteKind, PeerToPing, encode
+from n2n.wire import TOKEN_SIZE, CandidateKind, Card, Mapping, Note, NoteKind, PeerToPing, encode
 
 __all__ = ["Heard", "Ways"]
+
+
+#: How often many ports are tried, for all peers together: each time costs some 1000 pings, or 256 sockets.
+_PARTY_RATE: Final = 0.2
+_PARTY_BURST: Final = 4.0
 
 
 class Heard(NamedTuple):
@@ -64,6 +72,8 @@ class Ways:
         self._token = token
         self._jitter = jitter
         self._doubt = doubt
+        self._port_prediction = settings.port_prediction
+        self._parties = Bucket(_PARTY_RATE, _PARTY_BURST)
         self._agenda = Agenda()
         self.listed = False
         """We have had a list of all peers, and know how many there are."""
@@ -82,6 +92,7 @@ class Ways:
             member = self._table.get(mac)
             if member is not None and member.way is not None:
                 member.way.step(now)
+                self._go_on_spraying(member, member.way, now)
                 self._settle(member, member.way, now)
 
     def close(self) -> None:
@@ -224,6 +235,8 @@ class Ways:
             member.call = None
             if way.chosen is None:
                 way.start(now, call=False)
+        elif member.spray is not None and heard.check_id == member.spray[1] and not heard.relayed:
+            self._met(member, way, heard.source, now)
         elif (trial := way.answered(heard.check_id, not heard.relayed, now)) is None:
             self._out.count("pong_unasked")
         elif not heard.relayed:
@@ -281,7 +294,61 @@ class Ways:
                 self._out.ping(mac, encode(PeerToPing(check_id=check_id, n2n=note)), endpoint, 1, now)
         if todo.lost:
             self._doubt(now)
-        self._agenda.set(member.info.mac, way.due)
+        if todo.failed and self._port_prediction:
+            self._birthday(member, now)
+        times = [at for at in (way.due, member.spray[0].due if member.spray else None) if at is not None]
+        self._agenda.set(member.info.mac, min(times, default=None))
+
+    # -- many ports at once
+
+    def _birthday(self, member: Member, now: Instant) -> None:
+        """Nobody answers, and one of us is behind a hard NAT: try many ports, if both sides are willing."""
+        ours, card, there = self._notary.card.mapping, member.card, member.info.endpoint
+        if card is None or not card.capabilities & Card.BIRTHDAYS or there.ip.version != 4:
+            return
+        if ours is Mapping.HARD and card.mapping in (Mapping.EASY, Mapping.UNKNOWN):
+            if self._parties.take(now.mono):
+                _, payload = self._birthday_ping(member, now)
+                datagram = self._out.datagram(member.info.mac, payload, now)
+                self._out.act(Birthday(member.info.mac, there, datagram, SOCKETS, SECONDS))
+        elif card.mapping is Mapping.HARD and ours in (Mapping.EASY, Mapping.UNKNOWN) and self._parties.take(now.mono):
+            check_id, _ = self._birthday_ping(member, now)
+            member.spray = (Spray(there, self._jitter, now), check_id)
+
+    def _birthday_ping(self, member: Member, now: Instant, check_id: str = "") -> tuple[str, bytes]:
+        mac = member.info.mac
+        check_id = check_id or f"{self._name}.{self._out.mac}.{mac}.birthday.{self._token()}"
+        note = self._notary.note_field(NoteKind.BIRTHDAY, mac, now, token=member.their_secret, reached=member.direct)
+        return check_id, encode(PeerToPing(check_id=check_id, n2n=note))
+
+    def _go_on_spraying(self, member: Member, way: Way, now: Instant) -> None:
+        if member.spray is None:
+            return
+        spray, check_id = member.spray
+        if way.chosen is not None or not self._port_prediction:
+            member.spray = None
+            return
+        targets = spray.take(now)
+        if targets:
+            _, payload = self._birthday_ping(member, now, check_id)
+            for endpoint in targets:
+                self._out.ping(member.info.mac, payload, endpoint, 1, now)
+            self._out.count("sent_birthday", len(targets))
+
+    def _met(self, member: Member, way: Way, source: Endpoint, now: Instant) -> None:
+        """One of the many pings got an answer: there it is."""
+        self._paths.heard(member, source, now)
+        trial = way.trials.get(source) or way.add(CandidateKind.PEER, source)
+        if trial is not None and not trial.available:
+            way.ping_now(trial, now)
+
+    def birthday_won(self, member: Member, way: Way, endpoint: Endpoint, now: Instant) -> None:
+        """One of our many sockets heard the peer: from there we reach it, perhaps."""
+        trial = way.trials.get(endpoint) or way.add(CandidateKind.PEER, endpoint)
+        if trial is not None and way.chosen != endpoint:
+            trial.forget()
+            way.ping_now(trial, now)
+        self._settle(member, way, now)
 
     def _call(self, member: Member, now: Instant) -> None:
         supernode = self._out.supernode

@@ -52,7 +52,7 @@ class Notary:
         self._out = outbox
         self._seal = seal
         self._unseal = unseal
-        self.card = Card(outbox.mac, capabilities=Card.BIRTHDAYS)
+        self.card = Card(outbox.mac)
         """Our own."""
         self._sealed_card = b""
 

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final, Literal, TypeAlias
 
 from n2n.errors import MalformedDatagram
+from n2n.proto.birthday import Spray
 from n2n.proto.candidates import CandidateView
 from n2n.proto.notes import Freshness
 from n2n.proto.pacing import Bucket
@@ -108,6 +109,7 @@ class Member:
         "secret",
         "since",
         "sources",
+        "spray",
         "their_path",
         "their_secret",
         "told",
@@ -140,6 +142,8 @@ class Member:
         self.fresh = Freshness()
         self.secret = b""
         """What we told it by way of the supernode, for its direct pings to repeat."""
+        self.spray: tuple[Spray, str] | None = None
+        """Ports of its NAT that are being tried, and the check id of the pings there."""
         self.their_secret = b""
         """What it told us."""
         self.their_path: PathName | None = None
