@@ -142,6 +142,7 @@ def test_another_address_of_the_host_heals() -> None:
         net.up(a, b)
         wait_paths("direct", a, b)
         address = b.address
+        time.sleep(1.5)  # by now it has looked around with its supernode in view: only then can there be a change
         a.host.namespace.ip(batch=["address del 198.18.0.2/24 dev eth0", "address add 198.18.0.77/24 dev eth0"])
         began = time.monotonic()
         wait_until("the other edge knows the new address", lambda: "198.18.0.77" in str(b.peer(a)), PATIENCE)

@@ -30,6 +30,13 @@ def lines(style: str, level: str = "info") -> tuple[logging.Logger, io.StringIO]
 
 @pytest.mark.usefixtures("root")
 class TestLines:
+    def test_debug_shows_ours_and_not_every_message_of_a_library(self) -> None:
+        logger, out = lines("text", "debug")
+        logger.debug("seen")
+        logging.getLogger("pyroute2.netlink.core").debug("unseen")
+        logging.getLogger("pyroute2.netlink.core").warning("seen, too")
+        assert ["unseen" in out.getvalue(), out.getvalue().count("seen")] == [False, 2]
+
     def test_key_value(self) -> None:
         logger, out = lines("text")
         log_event(logger, "info", "peer_new", {"mac": "02:00:00:00:00:01", "name": "two words", "n": 3, "ok": True})

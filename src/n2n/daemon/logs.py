@@ -141,6 +141,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=_text)
 
 
+#: Libraries whose debug lines (every netlink message, say) would bury ours.
+_TALKATIVE: Final = ("asyncio", "pyroute2")
+
+
 def setup_logging(style: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
     """Send the log of this process to `stream` (default: standard error).
 
@@ -161,6 +165,8 @@ def setup_logging(style: str = "text", level: str = "info", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
+    for talkative in _TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def set_level(level: str) -> None:
