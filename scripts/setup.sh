@@ -33,6 +33,9 @@ tools() { # programs that are needed to run, whatever was built
         have conntrack || packages+=(conntrack)
         have miniupnpd || packages+=(miniupnpd-nftables) # the program alone: nothing starts by itself
         have chromium || packages+=(chromium fonts-dejavu-core)
+        have systemd-analyze || packages+=(systemd)
+        have zsh || packages+=(zsh)
+        have fish || packages+=(fish)
         [ "$(uname -m)" != x86_64 ] || ldconfig -p | grep -q libIPSec_MB.so.1 || packages+=(libipsec-mb1)
     fi
     if [ ${#packages[@]} -gt 0 ]; then apt_install "${packages[@]}"; fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder of test vectors to use in place of tests/vectors (same file names)",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_state_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What daemons in tests keep lies in a directory of the tests, whatever their configuration leaves open."""
+    os.environ["STATE_DIRECTORY"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from n2n.proto import actions
-from n2n.proto.actions import AllowSource, Configure, DropPeer, PutPeer, Resolve, Send, SetSupernode
+from n2n.proto.actions import AllowSource, Configure, DropPeer, KeepKey, PutPeer, Resolve, Send, SetSupernode
 from n2n.proto.edge import EdgeState
 from n2n.types import SUPERNODE_MAC, Endpoint, MacAddress
 from n2n.wire import (
@@ -191,6 +191,9 @@ def check_actions(done: list[Any], driver: Driver) -> None:
                 assert mac != driver.core.mac
                 assert endpoint.port
                 assert not endpoint.ip.is_unspecified
+            case KeepKey(key, _):
+                assert key == driver.core.trust.key
+                assert len(key) <= 4096
             case _:
                 assert isinstance(action, (actions.Note, DropPeer, Resolve, SetSupernode))
 
@@ -229,10 +232,10 @@ def test_nothing_that_arrives_does_harm(stage: str, what: list[tuple[bytes | Non
 @settings(max_examples=300, deadline=None)
 def test_a_stranger_s_datagram_changes_no_state(datagram: bytes) -> None:
     driver = brought_to("registered")
-    before = driver.core.peers(), driver.core.state, driver.core.address, driver.core.supernode_key
+    before = driver.core.peers(), driver.core.state, driver.core.address, driver.core.trust.key
     driver.core.receive(datagram, STRANGER, driver.now)
     driver.collect()
-    assert (driver.core.peers(), driver.core.state, driver.core.address, driver.core.supernode_key) == before
+    assert (driver.core.peers(), driver.core.state, driver.core.address, driver.core.trust.key) == before
 
 
 @given(datagram=datagrams(), source=st.sampled_from([SUPERNODE, endpoint_of(A), STRANGER]))

@@ -20,6 +20,7 @@ from n2n.proto.actions import (
     DropLease,
     DropMember,
     DropNetwork,
+    KeepKey,
     LeaseRecord,
     Note,
     PutMember,
@@ -232,6 +233,7 @@ class Edge(_Node):
         """Frames that came out of the tunnel."""
         self.configured: list[tuple[IPv4Address, int]] = []
         self.resolved = 0
+        self.kept: KeepKey | None = None
         self.random = random.Random(f"{world.network.seed} {settings.name}")
         self._nonces = itertools.count(1)
 
@@ -283,6 +285,8 @@ class Edge(_Node):
                 self.configured.append((ip, prefix))
             case Birthday():
                 self._open_many(action)
+            case KeepKey():
+                self.kept = action
             case Resolve():
                 core = self.core
                 self.resolved += 1

@@ -136,14 +136,16 @@ class TestPrecedence:
             "machine_id_file": "/a",
             "api_listen_address": "127.0.0.1:5",
             "api_token": "a-long-enough-token",
+            "state_dir": "/s",
+            "accept_new_key": False,
+            "hosts_file": "/h",
             "run_dir": "/b",
             "log_level": "error",
             "log_format": "json",
         }
         assert values.keys() == {item.name for item in dataclasses.fields(EdgeConfig)}
-        expected = EdgeConfig(
-            **values | {"heartbeat_interval": 7.0, "machine_id_file": Path("/a"), "run_dir": Path("/b")}
-        )
+        paths = {key: Path(values[key]) for key in ("machine_id_file", "state_dir", "hosts_file", "run_dir")}
+        expected = EdgeConfig(**values | paths | {"heartbeat_interval": 7.0})
         env = {f"N2N_{key.upper()}": str(value) for key, value in values.items()}
         assert load_edge(file(json.dumps(values)), {}).config == expected
         assert load_edge(None, env).config == expected
@@ -208,7 +210,8 @@ class TestPrecedence:
         env = {"N2N_COMMUNITY": "a", "N2N_SUPERNODE_ADDR": "h:1", "N2N_LISTEN_ADDRESS": ":1", "N2N_RUN_DIR": "/r"}
         assert load_edge(None, env).config.run_dir == load_supernode(None, env).config.run_dir == Path("/r")
 
-    def test_what_kubernetes_and_the_build_set_is_no_key(self):
+    def test_what_kubernetes_and_the_build_set_is_no_key(self, monkeypatch):
+        monkeypatch.delenv("STATE_DIRECTORY")
         names = [
             "PORT",
             "PORT_7777_UDP",

@@ -20,6 +20,7 @@ from n2n.doctor import Finding, Level, Subject, host, network
 from n2n.doctor.findings import run
 from n2n.errors import NetlinkError, PlatformError, TapError
 from n2n.net import SocketBuffers
+from n2n.store import KnownKey, KnownKeys
 from n2n.types import SUPERNODE_MAC, ZERO_MAC, Endpoint
 from n2n.wire import FLAG_SUPERNODE, PacketType, ProtoV, SNPublicSecret, build, key_fingerprint
 
@@ -184,6 +185,18 @@ class TestSupernode:
         }
         assert found["clock"].level is Level.WARNING
         assert "+36" in found["clock"].what or "+35" in found["clock"].what
+
+    @pytest.mark.parametrize(
+        ("known", "lasts", "rule", "level"),
+        [(KEY, True, None, None), (b"old", True, None, "fail"), (b"old", False, None, "warning"),
+         (b"old", True, True, "warning"), (b"old", False, False, "fail")],
+    )  # fmt: skip
+    def test_its_key_is_another(
+        self, known: bytes, lasts: bool, rule: bool | None, level: str | None, tmp_path: Path
+    ) -> None:
+        KnownKeys(tmp_path).put("127.0.0.1:9", KnownKey(known, lasts, 1e9))
+        found = list(network._known_key(edge(state_dir=tmp_path, accept_new_key=rule), KEY))
+        assert [item.level for item in found] == ([] if level is None else [level])
 
     def test_it_is_silent(self, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(network, "_PATIENCE", 0.02)

@@ -374,7 +374,7 @@ def test_another_key_is_taken_with_a_warning() -> None:
     driver.say_key()
     assert driver.core.state is EdgeState.REGISTERING
     assert [n.level for n in driver.notes("supernode_key_changed")] == ["warning"]
-    assert driver.core.supernode_key == KEY
+    assert driver.core.trust.key == KEY
 
 
 def test_another_key_is_refused_where_keys_are_pinned() -> None:
@@ -382,7 +382,7 @@ def test_another_key_is_refused_where_keys_are_pinned() -> None:
     assert driver.say_key() == []
     assert driver.core.state is EdgeState.REFUSED
     assert driver.core.registration(driver.now).reason == "supernode_key_changed"
-    assert driver.core.supernode_key == b"the old key"
+    assert driver.core.trust.key == b"the old key"
     assert driver.notes("supernode_key_refused")
     driver.run_until(11.0)
     driver.say_key(b"the old key")

@@ -20,6 +20,7 @@ from n2n.api.service import supernode_methods
 from n2n.cli.main import main
 from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.daemon import edge as edge_module
+from n2n.daemon import live as live_module
 from n2n.daemon.edge import EdgeDaemon
 from n2n.daemon.live import Change, reconfigure
 from n2n.daemon.runtime import RECENT, Listeners, watchdog_period
@@ -109,6 +110,7 @@ def test_an_edge_applies_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Tap, "open", open_tap)
     monkeypatch.setattr(edge_module, "configure", configure)
+    monkeypatch.setattr(live_module, "configure", configure)
     config = EdgeConfig(
         community="acme", supernode_addr="192.0.2.7:7777", bind="127.0.0.1", encryption_passphrase="one passphrase"
     )
@@ -130,6 +132,17 @@ def test_an_edge_applies_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
                 reconfigure(daemon, SupernodeConfig())  # type: ignore[arg-type]
 
     run(main())
+
+
+def test_the_documentation_lists_what_is_live() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "OPERATING.md").read_text()
+    table = text.partition("| daemon | keys that change while it runs |")[2].partition("\n\n")[0]
+    told = {line.split("|")[1].strip(): set(re.findall(r"`(\w+)`", line)) for line in table.splitlines()[2:]}
+    edge = EdgeDaemon(EdgeConfig(community="acme", supernode_addr="192.0.2.7:7777"))
+    both = {"log_level", "log_format", *(set(edge.live_keys()) & set(supernode().live_keys()))}
+    assert told["both"] == both
+    assert told["edge"] == set(edge.live_keys()) - both
+    assert told["supernode"] == {"debug", *supernode().live_keys()} - both
 
 
 def test_an_edge_beats_at_its_new_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -139,10 +140,9 @@ class Client:
     def _ask(self, method: str, params: dict[str, Any]) -> int:
         ident = next(self._ids)
         request = {"id": ident, "method": method} | ({"params": params} if params else {})
-        try:
+        # If the daemon has hung up, what it said before ("busy") is still to be read.
+        with contextlib.suppress(OSError):
             self._sock.sendall(json.dumps(request).encode() + b"\n")
-        except OSError as error:
-            raise NotRunning(_not_running(self.path.stem)) from error
         return ident
 
     def _read(self) -> dict[str, Any]:

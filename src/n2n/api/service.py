@@ -20,8 +20,9 @@ from n2n.daemon.live import reconfigure
 from n2n.daemon.logs import level_in_force, set_level
 from n2n.daemon.runtime import RECENT, notify_systemd, on_signals, watchdog_period
 from n2n.errors import ConfigError, N2NError
+from n2n.proto.edge import EdgeCore
 from n2n.types import MacAddress
-from n2n.wire import clean_name
+from n2n.wire import clean_name, key_fingerprint
 
 # An edge and a supernode never live in one process here: each loads only its own.
 if TYPE_CHECKING:
@@ -82,7 +83,20 @@ def edge_methods(daemon: EdgeDaemon, instance: str) -> dict[str, Method]:
     async def state(_: Mapping[str, Any]) -> object:
         return views.edge_state(await daemon.full_state())
 
-    return {"status": status, "peers": peers, "leases": leases, "state": state} | _shared(daemon)
+    async def accept_key(params: Mapping[str, Any]) -> object:
+        refused = daemon.core.trust.refused if daemon.core is not None else None
+        if refused is None:
+            raise ConfigError("no key of the supernode was refused: there is nothing to accept")
+        if params.get("fingerprint") != key_fingerprint(refused):
+            raise ConfigError(f"the key that was refused is {key_fingerprint(refused)}: give that fingerprint")
+        daemon.call(EdgeCore.accept_key)
+        return {"accepted": key_fingerprint(refused)}
+
+    async def names(_: Mapping[str, Any]) -> object:
+        return views.edge_names(daemon)
+
+    own = {"status": status, "peers": peers, "leases": leases, "state": state, "names": names, "accept_key": accept_key}
+    return own | _shared(daemon)
 
 
 def supernode_methods(daemon: SupernodeDaemon, instance: str) -> dict[str, Method]:

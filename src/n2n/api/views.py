@@ -8,10 +8,10 @@ is renamed or taken away.
 
 ``status`` of an edge, besides: state (idle, resolving, key, registering, registered, refused, closed), reason (what
 brought it there), state_since, attempts, retry_in, name, community, mac, address (``ip/prefix``), tap, mtu, local,
-public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint, key}, vfuze, sealed,
-compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames, rx_bytes, tx_direct, tx_relay},
-port_mapping {mode, state (off, searching, not_needed, none, refused, double_nat, unproven, working), reason, remedy,
-method, router, internal, external, lifetime, expires}.
+public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint, key, refused_key (another one
+that was not taken)}, vfuze, sealed, compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames,
+rx_bytes, tx_direct, tx_relay}, port_mapping {mode, state (off, searching, not_needed, none, refused, double_nat,
+unproven, working), reason, remedy, method, router, internal, external, lifetime, expires}.
 
 ``status`` of a supernode, besides: listen, key, subnet, vfuze, strict_hash_checking, edges, leases, relayed,
 communities: list of {name, network, derived, edges, leases}.
@@ -23,6 +23,8 @@ available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, 
 unknown), in_use (the endpoint that frames go to, null while they go by relay), their_path (the way that its frames
 take, as it said last: direct, relay, null), candidates: list of {kind (local, mapped, ipv6, reflexive, peer), endpoint,
 answers, straight, rtt, in_use}, tx_frames, tx_bytes, rx_frames, rx_bytes}.
+
+``names`` (edge): at, names: list of {name, hostname (null: it has none), address, mac, self}.
 
 ``leases``: at, leases: list of {community, ip, mac, name, registered, expires, renewed}.
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:  # a process loads only the daemon that it is
 
 __all__ = [
     "edge_leases",
+    "edge_names",
     "edge_peers",
     "edge_state",
     "edge_status",
@@ -89,7 +92,8 @@ def edge_status(daemon: EdgeDaemon, instance: str) -> dict[str, Any]:
         "supernode": {
             "configured": config.supernode_addr,
             "endpoint": _text(endpoint),
-            "key": _fingerprint(core.supernode_key if core is not None else None),
+            "key": _fingerprint(core.trust.key if core is not None else None),
+            "refused_key": _fingerprint(core.trust.refused if core is not None else None),
         },
         "vfuze": config.enable_vfuze,
         "sealed": bool(config.encryption_passphrase),
@@ -130,6 +134,21 @@ def supernode_status(daemon: SupernodeDaemon, instance: str) -> dict[str, Any]:
 def edge_peers(daemon: EdgeDaemon) -> dict[str, Any]:
     """The result of `peers`; see the head of this module."""
     return {"at": time.time(), "peers": [_peer(daemon, view) for view in daemon.peers()]}
+
+
+def edge_names(daemon: EdgeDaemon) -> dict[str, Any]:
+    """The result of `names`; see the head of this module."""
+    names = [
+        {
+            "name": named.member.name,
+            "hostname": named.hostname,
+            "address": _text(named.member.address),
+            "mac": str(named.member.mac),
+            "self": named.member.mac == daemon.mac,
+        }
+        for named in daemon.names()
+    ]
+    return {"at": time.time(), "names": names}
 
 
 def edge_leases(answer: Answer[LeasesInfos]) -> dict[str, Any]:

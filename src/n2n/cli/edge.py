@@ -76,6 +76,15 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     api_token: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Needed to see them; others can see it here: better in a file.")
     ] = None,
+    state_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Remembers the supernode's key [/var/lib/n2n].")
+    ] = None,
+    accept_new_key: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Another key of the supernode: true, false, auto [auto].")
+    ] = None,
+    hosts_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Keep the members' names in it, such as /etc/hosts [none].")
+    ] = None,
     run_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Holds the control socket [/run/n2n].")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, error [info].")] = None,
     verbose: Annotated[

@@ -18,12 +18,13 @@ _VERBOSE: Final = ("-v", "--verbose")
 _LOADER_KEYS: Final = {"edge": {"encryption_passphrase_file"}, "supernode": set()}
 
 
-def run_edge(path: Path | None, flags: Mapping[str, Any]) -> None:
+def run_edge(path: Path | None, flags: Mapping[str, Any], flag_names: Mapping[str, str] | None = None) -> None:
     """Be an edge until told to stop.
 
     Args:
         path: of the YAML file, if there is one.
         flags: keys given on the command line; None stands for "not given".
+        flag_names: by key, how a flag is spelled, where that is not ``--key-with-dashes``.
 
     Raises:
         N2NError: it cannot start, or died.
@@ -31,15 +32,15 @@ def run_edge(path: Path | None, flags: Mapping[str, Any]) -> None:
     from n2n.api.service import serve_edge
     from n2n.config import load_edge
 
-    _run(lambda: load_edge(path, None, flags), serve_edge)
+    _run(lambda: load_edge(path, None, flags, flag_names=flag_names), serve_edge)
 
 
-def run_supernode(path: Path | None, flags: Mapping[str, Any]) -> None:
+def run_supernode(path: Path | None, flags: Mapping[str, Any], flag_names: Mapping[str, str] | None = None) -> None:
     """Be a supernode until told to stop; arguments and errors as `run_edge`."""
     from n2n.api.service import serve_supernode
     from n2n.config import load_supernode
 
-    _run(lambda: load_supernode(path, None, flags), serve_supernode)
+    _run(lambda: load_supernode(path, None, flags, flag_names=flag_names), serve_supernode)
 
 
 def _run(load: Callable[[], Any], serve: Callable[[Any, Callable[[], Any]], Any]) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from n2n.cli.output import print_json, print_pairs
+from n2n.cli.output import ago, print_json, print_pairs, print_table
 from n2n.errors import ConfigError, N2NError, PlatformError
+
+if TYPE_CHECKING:
+    from n2n.store import KnownKeys
 
 __all__ = ["app", "new_passphrase"]
 
@@ -23,6 +27,9 @@ _PRIVATE: Final = 0o600
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys, identities, passphrases.")
 
+_StateDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="State directory of the edges [/var/lib/n2n for root].")
+]
 _Json = Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")]
 
 
@@ -44,6 +51,59 @@ def fingerprint(
         print_json({"fingerprint": found, "source": source})
     else:
         print(f"SHA256:{found}  ({source})")
+
+
+@app.command()
+def accept(
+    instance: Annotated[str | None, typer.Option(metavar="NAME", help="Which edge, by its TAP device.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Accept another key of the supernode, which a running edge has refused. Compare its fingerprint first."""
+    from n2n.api.client import choose_edge, connect
+
+    with connect(choose_edge(instance)) as client:
+        supernode = client.call("status")["supernode"]
+        refused = supernode["refused_key"]
+        if refused is None:
+            raise N2NError(f"the edge has refused no key of {supernode['configured']}: there is nothing to accept")
+        print_pairs([("known", f"SHA256:{supernode['key']}"), ("now", f"SHA256:{refused}")])
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigError("nobody can be asked here: compare the fingerprints, then give --yes")
+            answer = input(f"Is this the key of {supernode['configured']} (n2n key fingerprint there)? yes/no: ")
+            if answer.strip().lower() != "yes":
+                raise N2NError("the key was not accepted")
+        client.call("accept_key", fingerprint=refused)
+    print("accepted; the edge registers again")
+
+
+@app.command("list")
+def list_known(state_dir: _StateDir = None, as_json: _Json = False) -> None:
+    """Show the supernodes whose keys edges of this user remember."""
+    from n2n.wire import key_fingerprint
+
+    rows = [
+        (address, key_fingerprint(key.public_pem), key.lasts, key.since)
+        for address, key in _known_keys(state_dir).all().items()
+    ]
+    if as_json:
+        names = ("supernode", "fingerprint", "lasts", "since")
+        print_json({"keys": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    lines = [(address, f"SHA256:{found}", lasts, ago(since)) for address, found, lasts, since in rows]
+    print_table(("SUPERNODE", "KEY", "LASTS", "KNOWN FOR"), lines, "no supernode's key is known")
+
+
+@app.command()
+def forget(
+    supernode: Annotated[str, typer.Argument(metavar="HOST:PORT", help="As in supernode_addr.")],
+    state_dir: _StateDir = None,
+) -> None:
+    """Forget a supernode's key: at their next start edges take the one that comes."""
+    known = _known_keys(state_dir)
+    if not known.forget(supernode):
+        raise N2NError(f"no key of {supernode} is known: see n2n key list")
+    print(f"forgot the key of {supernode}; running edges remember it until they end")
 
 
 @app.command()
@@ -98,6 +158,15 @@ def new_passphrase() -> str:
     (35, False)
     """
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
+
+
+def _known_keys(directory: Path | None) -> KnownKeys:
+    from n2n.config import default_state_dir
+    from n2n.store import KnownKeys
+
+    if directory is None:
+        directory = Path(os.environ.get("N2N_STATE_DIR") or default_state_dir())
+    return KnownKeys(directory)
 
 
 def _of_file(directory: Path) -> tuple[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from n2n.cli.exits import FAILED, OK, USAGE, code_of, tell_error
 from n2n.cli.foreground import plain
 
-__all__ = ["build_app", "main"]
+__all__ = ["build_app", "guarded", "main"]
 
 #: First word -> module that has its typer app: groups of verbs, and verbs that stand by themselves.
 _GROUPS: Final = {
@@ -20,12 +20,14 @@ _GROUPS: Final = {
     "config": "n2n.cli.config",
     "key": "n2n.cli.key",
     "upnp": "n2n.cli.upnp",
+    "service": "n2n.cli.service",
     "lab": "n2n.cli.lab",
 }
 _VERBS: Final = {
     "status": "n2n.cli.show",
     "peers": "n2n.cli.show",
     "leases": "n2n.cli.show",
+    "names": "n2n.cli.names",
     "version": "n2n.cli.show",
     "logs": "n2n.cli.logs",
     "doctor": "n2n.cli.doctor",
@@ -34,6 +36,7 @@ _VERBS: Final = {
     "taptest": "n2n.cli.bench",
     "p2viz": "n2n.cli.picture",
     "metrics": "n2n.cli.picture",
+    "completion": "n2n.cli.completion",
 }
 _INTERRUPTED: Final = 130
 
@@ -49,12 +52,13 @@ def main(args: Sequence[str] | None = None) -> int:
         5 permission.
     """
     words = list(sys.argv[1:] if args is None else args)
+    return guarded(lambda: _run(words))
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command; whatever goes wrong is told in one line, and becomes an exit code as of `main`."""
     try:
-        daemon = plain(words)
-        if daemon is not None:
-            daemon()
-            return OK
-        result = build_app(words)(args=words, prog_name="n2n", standalone_mode=False)
+        result = run()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -64,6 +68,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _failed(error)
     return result if isinstance(result, int) else OK
+
+
+def _run(words: list[str]) -> object:
+    daemon = plain(words)
+    if daemon is not None:
+        daemon()
+        return OK
+    return build_app(words)(args=words, prog_name="n2n", standalone_mode=False)
 
 
 def build_app(words: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ from n2n.errors import ProtocolError
 from n2n.wire.hashes import clean_name, name_bytes
 
 __all__ = [
+    "AUTO_BOOLEAN",
     "AUTO_PORT",
     "BASE_ADDRESS",
     "BOOLEAN",
@@ -29,6 +30,7 @@ __all__ = [
     "LOCAL_ADDRESS",
     "MASK",
     "OPTIONAL_ADDRESS",
+    "OPTIONAL_PATH",
     "PAGES_ADDRESS",
     "PATH",
     "PROBE_PORT",
@@ -109,7 +111,8 @@ class Kind:
         Raises:
             BadValueError: it is of another type, or impossible.
         """
-        if not isinstance(value, self.types) or (isinstance(value, bool) and self.types is not bool):
+        types = self.types if isinstance(self.types, tuple) else (self.types,)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise BadValueError(f"{_shown(value, self)} is not {self.what}")
         self.check(value)
 
@@ -161,6 +164,20 @@ def _yaml_boolean(value: object) -> bool:
 
 
 BOOLEAN: Final = Kind("true or false", bool, _read_boolean, _yaml_boolean, show=lambda value: str(value).lower())
+
+
+def _read_auto(text: str) -> bool | None:
+    return None if text.strip().lower() == "auto" else _read_boolean(text)
+
+
+#: True, false, or None for "auto".
+AUTO_BOOLEAN: Final = Kind(
+    "true, false or auto",
+    (bool, type(None)),
+    _read_auto,
+    lambda value: None if value == "auto" else _yaml_boolean(value),
+    show=lambda value: "auto" if value is None else str(value).lower(),
+)
 
 
 def _range(low: float, high: float, show: Callable[[Any], str]) -> Callable[[Any], None]:
@@ -444,7 +461,7 @@ OPTIONAL_ADDRESS: Final = _text("an IP address", _check_optional_address, str.st
 #: Where pages are served by TCP; empty: nowhere.
 PAGES_ADDRESS: Final = _text('an address such as 127.0.0.1:7778, or ""', _check_pages_address, str.strip)
 BASE_ADDRESS: Final = _text("an IPv4 address", _check_base, _read_ipv4, IPv4Address)
-STATE_DIR: Final = _text(
+OPTIONAL_PATH: Final = _text(
     "a path",
     lambda _: None,
     lambda text: _read_path(text) if text else None,
@@ -452,6 +469,7 @@ STATE_DIR: Final = _text(
     show=lambda value: str(value) if value else '""',
 )
 LOCAL_ADDRESS: Final = _text('an address such as 127.0.0.1:7780, or ""', _check_local_address, str.strip)
+STATE_DIR: Final = OPTIONAL_PATH
 PATH: Final = _text("a path", lambda _: None, _read_path, Path)
 SECRET: Final = Kind(
     "a passphrase",

@@ -47,23 +47,31 @@ _RATE: Final = kinds.number(0.001, 1_000_000)
 def default_run_dir(env: Mapping[str, str] | None = None) -> Path:
     """Where control sockets lie: /run/n2n for root, else n2n in XDG_RUNTIME_DIR, else a directory in /tmp.
 
+    systemd's RuntimeDirectory= comes before these (it sets RUNTIME_DIRECTORY, systemd.exec(5)).
     (The variable N2N_RUN_DIR is the configuration key `run_dir`, and comes before this.)
     """
+    env = os.environ if env is None else env
+    if given := env.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0])
     if os.geteuid() == 0:
         return _SYSTEM_RUN_DIR
-    runtime = (os.environ if env is None else env).get("XDG_RUNTIME_DIR")
+    runtime = env.get("XDG_RUNTIME_DIR")
     # Whoever makes it there must make it 0700 and check its owner.
     return Path(runtime) / "n2n" if runtime else Path(f"/tmp/n2n-{os.geteuid()}")  # noqa: S108
 
 
 def default_state_dir(env: Mapping[str, str] | None = None) -> Path:
-    """Where a supernode keeps leases and its key: /var/lib/n2n for root, else n2n in XDG_STATE_HOME.
+    """Where a daemon keeps what must survive it: /var/lib/n2n for root, else n2n in XDG_STATE_HOME.
 
-    XDG_STATE_HOME is ~/.local/state where it is not set (XDG Base Directory Specification).
+    XDG_STATE_HOME is ~/.local/state where it is not set (XDG Base Directory Specification).  systemd's StateDirectory=
+    comes before all of these (it sets STATE_DIRECTORY, systemd.exec(5)).
     """
+    env = os.environ if env is None else env
+    if given := env.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0])
     if os.geteuid() == 0:
         return _SYSTEM_STATE_DIR
-    state = (os.environ if env is None else env).get("XDG_STATE_HOME")
+    state = env.get("XDG_STATE_HOME")
     return (Path(state) if state else _in_home(".local/state")) / "n2n"
 
 
@@ -119,6 +127,9 @@ class EdgeConfig:
         machine_id_file: holds the edge's credential, made if it does not exist.
         api_listen_address: where `n2n edge up` serves web pages, ``IP:port``; empty: nowhere.
         api_token: needed to see them; None: whoever gets there may.
+        state_dir: what is remembered of supernodes lies there; None: nothing is.
+        accept_new_key: take another key of the supernode than the known one; None ("auto"): unless that one lasts.
+        hosts_file: the members' names are kept in it (a file like /etc/hosts); None: in none.
         run_dir: holds the control socket.
         log_level: debug, info, warning or error.
         log_format: text or json.
@@ -155,6 +166,9 @@ class EdgeConfig:
     machine_id_file: Path = _key(kinds.PATH, factory=_default_machine_id_file)
     api_listen_address: str = _key(kinds.PAGES_ADDRESS, "127.0.0.1:7778")
     api_token: str | None = _key(kinds.TOKEN, None)
+    state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_state_dir)
+    accept_new_key: bool | None = _key(kinds.AUTO_BOOLEAN, None)
+    hosts_file: Path | None = _key(kinds.OPTIONAL_PATH, None)
     run_dir: Path = _key(kinds.PATH, factory=default_run_dir)
     log_level: str = _key(_LEVELS, "info")
     log_format: str = _key(_FORMATS, "text")
@@ -235,13 +249,18 @@ class SupernodeConfig:
             object.__setattr__(self, "log_level", "debug")
 
     def settings(
-        self, *, mapped_addresses: bool = _CORE.mapped_addresses, probe_port: int = _CORE.probe_port
+        self,
+        *,
+        mapped_addresses: bool = _CORE.mapped_addresses,
+        probe_port: int = _CORE.probe_port,
+        key_lasts: bool = _CORE.key_lasts,
     ) -> SupernodeSettings:
         """What of this concerns the protocol's core.
 
         Args:
             mapped_addresses: the UDP socket is a dual-stack one.
             probe_port: of the second socket, if there is one.
+            key_lasts: the key is kept over restarts.
         """
         return SupernodeSettings(
             base=self.community_subnet,
@@ -251,6 +270,7 @@ class SupernodeConfig:
             strict_hash_checking=self.strict_hash_checking,
             vfuze=self.enable_vfuze,
             probe_port=probe_port,
+            key_lasts=key_lasts,
             mapped_addresses=mapped_addresses,
             source_rate=_with_burst(self.source_rate, _CORE.source_rate),
             total_rate=_with_burst(self.total_rate, _CORE.total_rate),

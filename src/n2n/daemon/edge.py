@@ -10,28 +10,32 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import time
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, ClassVar, TypeVar
 
 from n2n.config import EdgeConfig
 from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
+from n2n.daemon.announce import announcement
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.birthday import Birthdays
 from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike, instant
+from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
+from n2n.daemon.known import KeyMemory
+from n2n.daemon.live import edge_keys
 from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
 from n2n.daemon.resolver import Resolver
 from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
-from n2n.net import Surroundings, configure, gratuitous_arp, open_udp, open_udp_group, routes_clashing, surroundings
-from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, PutPeer, Resolve, SetSupernode
+from n2n.net import Surroundings, configure, open_udp, open_udp_group, routes_clashing, surroundings
+from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, KeepKey, PutPeer, Resolve, SetSupernode
 from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
-from n2n.types import BROADCAST_MAC, Endpoint, Instant, MacAddress
-from n2n.wire import LeasesInfos, P2PFullState, PacketType, ProtoV, community_id, derive_mac
+from n2n.store import KnownKey
+from n2n.types import Endpoint, Instant, MacAddress
+from n2n.wire import LeasesInfos, P2PFullState, community_id, derive_mac
 
 __all__ = ["EdgeDaemon", "TapLike"]
 
@@ -71,7 +75,8 @@ class EdgeDaemon(Daemon):
         self.local: Endpoint | None = None
         """Where the UDP socket is bound."""
         self._tap: TapLike | None = tap
-        self._own_tap = tap is None
+        self.own_tap = tap is None
+        """The TAP device is the kernel's, and ours to configure."""
         self._machine_id = machine_id
         self._siblings = siblings
         self._drive: Drive[EdgeCore] | None = None
@@ -80,10 +85,12 @@ class EdgeDaemon(Daemon):
         self._configuring = asyncio.Lock()
         self._network: Watch | None = None
         self._birthdays: Birthdays | None = None
+        self.hosts = HostsKeeper(config.tap_name, self.names, self._warn)
         self._supernode: Endpoint | None = None
         self._port_mapper: PortMapper | None = None
         self._codec: PayloadCodec | None = None
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+        self._memory = KeyMemory(config.state_dir, config.supernode_addr, self._warn)
         self._handlers |= {
             Configure: self._on_configure,
             SetSupernode: self._on_supernode,
@@ -92,6 +99,7 @@ class EdgeDaemon(Daemon):
             AllowSource: self._on_allow_source,
             Birthday: self._on_birthday,
             Resolve: self._on_resolve,
+            KeepKey: self._on_keep_key,
         }
 
     # ---- what it knows -----------------------------------------------------------------------
@@ -109,6 +117,11 @@ class EdgeDaemon(Daemon):
     def peers(self) -> tuple[PeerView, ...]:
         """The other edges of the community, and the way to each."""
         return self.core.peers() if self.core is not None else ()
+
+    def names(self) -> list[Named]:
+        """What every member, this edge included, may be called (see :mod:`n2n.daemon.hosts`)."""
+        own = Member(self.config.edge_id, self.mac, self.address.ip if self.address is not None else None)
+        return hostnames(self.config.community, self.address, own, self.peers())
 
     def peer_counters(self, mac: MacAddress) -> dict[str, int]:
         """What went to and came from a peer: tx_frames, tx_bytes, rx_frames, rx_bytes, last_rx_ns; empty if unknown."""
@@ -168,6 +181,11 @@ class EdgeDaemon(Daemon):
                 return f"no answer from the supernode at {where} yet. Does it run, and does UDP get there and back?"
             case EdgeState.REGISTERING:
                 return f"the supernode at {where} gave its key, but does not answer the registration yet"
+            case EdgeState.REFUSED if core.trust.refused is not None:
+                return (
+                    f"the supernode at {where} has another key than before. If that is right, accept it: "
+                    "n2n key accept; if nobody changed it, somebody is between you and the supernode"
+                )
             case EdgeState.REFUSED:
                 return f"the supernode at {where} refused: {core.registration(instant()).reason}; see its log"
             case EdgeState.REGISTERED:
@@ -177,15 +195,12 @@ class EdgeDaemon(Daemon):
 
     def live_keys(self) -> dict[str, Callable[[Any], object]]:
         """See :meth:`Daemon.live_keys`."""
-        keys = super().live_keys() | {"heartbeat_interval": self._set_heartbeat}
-        return keys | {"tap_mtu": self._set_mtu} if self._own_tap else keys
+        return super().live_keys() | edge_keys(self)
 
-    def _set_heartbeat(self, seconds: float) -> None:
-        if self._drive is not None:
-            self._drive.call(self._drive.core.set_heartbeat, seconds)
-
-    def _set_mtu(self, mtu: int) -> None:
-        configure(self.tap_name, mtu=mtu, up=False)
+    def call(self, step: Callable[..., object], *args: object) -> None:
+        """Let the core take one step, ``step(core, *args, now)``; nothing happens before the start."""
+        if (drive := self._drive) is not None:
+            drive.call(lambda now: step(drive.core, *args, now))
 
     def _core_counters(self) -> Mapping[str, int]:
         return self.core.counters() if self.core is not None else {}
@@ -210,7 +225,7 @@ class EdgeDaemon(Daemon):
         self.mac = derive_mac(machine_id, config.community)
         key = key_from_passphrase(config.encryption_passphrase) if config.encryption_passphrase else None
         self._codec = PayloadCodec(key, config.compress_payload)
-        threads = thread_count(config.threads) if self._own_tap else 1
+        threads = thread_count(config.threads) if self.own_tap else 1
         socks = self._socks = open_udp_group(config.listen, threads, buffer_size=config.udp_buffer_size)
         for sock in socks:
             undo.callback(self._release, sock)
@@ -236,13 +251,15 @@ class EdgeDaemon(Daemon):
             gro=config.udp_gro,
         )
         self._resolver = Resolver(config.supernode_addr, _reachable(socks[0]), self._warn)
-        self._drive = Drive(self._make_core(machine_id, plane, key), plane, self._execute)
+        self._drive = Drive(self._make_core(machine_id, await self._memory.load(), plane, key), plane, self._execute)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
         self._birthdays = Birthdays(plane, self._one_more_socket, self._birthday_won, self._release)
         undo.callback(self._birthdays.close)
         self._run_plane(plane, self._drive, undo)
         undo.callback(self._leave)
+        self._spawn(self.hosts.run(config.hosts_file), "names")
+        undo.callback(self.hosts.close)
         self._drive.call(self._drive.core.start)
         self._watch_network()
         self._spawn(mapper.run(), "port mapping")
@@ -265,7 +282,7 @@ class EdgeDaemon(Daemon):
         await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=config.tap_mtu, up=False)
         return list(taps)
 
-    def _make_core(self, machine_id: bytes, plane: PlaneLike, key: bytes | None) -> EdgeCore:
+    def _make_core(self, machine_id: bytes, known: KnownKey | None, plane: PlaneLike, key: bytes | None) -> EdgeCore:
         notes = PayloadCodec(key)  # as frames are sealed, but never compressed
         settings = EdgeSettings(
             name=self.config.edge_id,
@@ -273,6 +290,9 @@ class EdgeDaemon(Daemon):
             machine_id=machine_id,
             heartbeat=self.config.heartbeat_interval,
             port_prediction=self.config.port_prediction,
+            known_key=known.public_pem if known is not None else None,
+            known_lasts=known is not None and known.lasts,
+            accept_new_key=self.config.accept_new_key,
         )
         return EdgeCore(
             settings,
@@ -326,7 +346,7 @@ class EdgeDaemon(Daemon):
     # ---- this host's network ------------------------------------------------------------------
 
     def _watch_network(self) -> None:
-        if not self._own_tap:
+        if not self.own_tap:
             return
         self._network = Watch(
             self._look_around,
@@ -404,6 +424,9 @@ class EdgeDaemon(Daemon):
         self._drive.guard(core.birthday_won, mac, endpoint)
         self._drive.call(lambda now: core.receive(datagram, endpoint, now))
 
+    def _on_keep_key(self, action: KeepKey) -> None:
+        self._spawn(self._memory.keep(action), "known keys")
+
     def _on_resolve(self, _: Resolve) -> None:
         if not self._resolving:
             self._resolving = True
@@ -420,7 +443,7 @@ class EdgeDaemon(Daemon):
 
     def _on_configure(self, action: Configure) -> None:
         address = IPv4Interface((action.ip, action.prefix))
-        if self._own_tap:
+        if self.own_tap:
             self._spawn(self._configure(address), "configuration of the TAP device")
         else:
             self._configured(address)
@@ -460,17 +483,9 @@ class EdgeDaemon(Daemon):
         """Tell the other edges who has this address now: a gratuitous ARP reply that leaves as any broadcast frame."""
         if self._plane is None or self._supernode is None or self._codec is None or self.mac is None:
             return
-        header = ProtoV(
-            PacketType.DATA,
-            community=community_id(self.config.community),
-            source=self.mac,
-            dest=BROADCAST_MAC,
-            sequence=self._plane.next_sequence(),
-            timestamp=int(time.time()) & 0xFFFFFFFF,
-        )
-        frame = gratuitous_arp(self.mac, address.ip)
+        sequence = self._plane.next_sequence()
         try:
-            datagram = header.pack() + self._codec.seal(frame)
+            datagram = announcement(self.config.community, self.mac, address.ip, sequence, self._codec)
         except N2NError as error:
             self.tell("warning", "announce_failed", {"error": str(error)})
             return

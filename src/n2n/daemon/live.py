@@ -6,16 +6,22 @@ the next start.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.config.model import kinds_of
 from n2n.daemon.base import Daemon
 from n2n.daemon.logs import setup_logging
 from n2n.errors import ConfigError, N2NError
+from n2n.net import configure
+from n2n.proto.edge import EdgeCore
 
-__all__ = ["Change", "reconfigure"]
+if TYPE_CHECKING:
+    from n2n.daemon.edge import EdgeDaemon
+
+__all__ = ["Change", "edge_keys", "reconfigure"]
 
 _LOG_KEYS: Final = ("log_level", "log_format", "debug")
 _RESTART: Final = "takes effect at the next start"
@@ -31,6 +37,24 @@ class Change(NamedTuple):
     applied: bool
     why: str
     """Why it was not applied; empty if it was."""
+
+
+def edge_keys(edge: EdgeDaemon) -> dict[str, Callable[[Any], object]]:
+    """The live keys of an edge, besides those of every daemon."""
+
+    def set_rule(rule: bool | None) -> None:
+        if edge.core is not None:
+            edge.core.trust.accept_new = rule
+
+    def set_mtu(mtu: int) -> None:
+        configure(edge.tap_name, mtu=mtu, up=False)
+
+    keys: dict[str, Callable[[Any], object]] = {
+        "heartbeat_interval": lambda seconds: edge.call(EdgeCore.set_heartbeat, seconds),
+        "accept_new_key": set_rule,
+        "hosts_file": edge.hosts.use,
+    }
+    return keys | {"tap_mtu": set_mtu} if edge.own_tap else keys
 
 
 def reconfigure(daemon: Any, config: EdgeConfig | SupernodeConfig) -> list[Change]:

@@ -164,15 +164,15 @@ def setup_logging(style: str = "text", level: str = "info", stream: TextIO | Non
     handler.addFilter(RateFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level])
-    for talkative in _TALKATIVE:
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    set_level(level)
 
 
 def set_level(level: str) -> None:
     """Log from this level on; raises as `setup_logging`."""
     _check_level(level)
     logging.getLogger().setLevel(_LEVELS[level])
+    for talkative in _TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def level_in_force() -> str:

@@ -180,6 +180,7 @@ class SupernodeDaemon(Daemon):
         config = self.config
         store = await asyncio.to_thread(self._open_store)
         undo.callback(store.close)
+        given = self._key is not None
         key = self._key if self._key is not None else await asyncio.to_thread(self._open_key)
         self._key = key
         leases, networks = await asyncio.to_thread(lambda: (store.load_leases(), store.load_networks()))
@@ -191,7 +192,11 @@ class SupernodeDaemon(Daemon):
         self.local = local_endpoint(sock)
         probe_port = self._open_probe(undo, self.local)
         # As the reference does: a dual-stack socket has IPv4 addresses in their mapped form, and tells them so.
-        settings = config.settings(mapped_addresses=sock.family == socket.AF_INET6, probe_port=probe_port)
+        settings = config.settings(
+            mapped_addresses=sock.family == socket.AF_INET6,
+            probe_port=probe_port,
+            key_lasts=given or config.state_dir is not None,
+        )
         plane = self._plane = self._make_plane(
             "supernode",
             [one.fileno() for one in socks],

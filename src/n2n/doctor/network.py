@@ -14,6 +14,7 @@ from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.doctor.findings import Check, Finding, Subject, failed, ok, warning
 from n2n.errors import MalformedDatagram, N2NError, PlatformError
 from n2n.net import open_udp, resolve, routes_clashing
+from n2n.store import KnownKeys
 from n2n.types import SUPERNODE_MAC, ZERO_MAC, Endpoint
 from n2n.wire import PacketType, ProtoV, SNPublicSecret, build, clean_name, key_fingerprint, parse, virtual_network
 
@@ -120,7 +121,21 @@ def supernode(subject: Subject) -> Iterator[Finding]:
         apart = round(reply.clock - time.time())
         remedy = "Set the one that is wrong; what they tell each other of times is off by that much"
         yield warning("clock", f"the supernode's clock is {apart:+d} s from this host's", remedy)
+    yield from _known_key(config, reply.key)
     yield from _mtu(config, endpoint)
+
+
+def _known_key(config: EdgeConfig, key: bytes) -> Iterator[Finding]:
+    """Is it the key that edges of this host know?"""
+    known = KnownKeys(config.state_dir).get(config.supernode_addr) if config.state_dir is not None else None
+    if known is None or known.public_pem == key:
+        return
+    was = f"the supernode's key is another than the one known, SHA256:{key_fingerprint(known.public_pem)}"
+    if known.lasts if config.accept_new_key is None else not config.accept_new_key:
+        remedy = "If its operator changed it: n2n key accept. If nobody did, somebody stands between you and it"
+        yield failed("supernode_key", f"{was}: edges refuse it", remedy)
+    else:
+        yield warning("supernode_key", f"{was}", "If it was not started anew, somebody may stand between you and it")
 
 
 def ask_key(endpoint: Endpoint, bind: str = "") -> Reply | None:

@@ -193,6 +193,7 @@ class EdgeNode(_Daemon):
         if passphrase is not None:
             config["encryption_passphrase"] = passphrase
         super().__init__(host, name, config)
+        self.config.setdefault("state_dir", str(self.folder / "state"))
         self.tap = tap
 
     @property

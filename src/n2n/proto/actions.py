@@ -28,6 +28,7 @@ __all__ = [
     "DropNetwork",
     "DropPeer",
     "EdgeAction",
+    "KeepKey",
     "LeaseRecord",
     "Level",
     "Note",
@@ -241,5 +242,17 @@ class Resolve:
 SupernodeAction: TypeAlias = (
     Send | SendProbe | Note | Decrypt | PutMember | DropMember | SaveLease | DropLease | SaveNetwork | DropNetwork
 )
-EdgeAction: TypeAlias = Send | Note | Configure | SetSupernode | PutPeer | DropPeer | AllowSource | Birthday | Resolve
+
+
+@dataclass(frozen=True, slots=True)
+class KeepKey:
+    """Edge: remember the supernode's key (PEM as on the wire) for the next run, and whether it said that it lasts."""
+
+    public_pem: bytes
+    lasts: bool
+
+
+EdgeAction: TypeAlias = (
+    Send | Note | Configure | SetSupernode | PutPeer | DropPeer | AllowSource | Birthday | Resolve | KeepKey
+)
 Action: TypeAlias = SupernodeAction | EdgeAction

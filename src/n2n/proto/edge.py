@@ -30,6 +30,7 @@ from n2n.proto.notes import Notary
 from n2n.proto.pacing import Question
 from n2n.proto.peers import PeerView
 from n2n.proto.registration import Do, EdgeState, Registration, RegistrationView, Trigger, check_address
+from n2n.proto.trust import KEY_CHANGED, KeyTrust
 from n2n.types import SUPERNODE_MAC, Endpoint, Instant, MacAddress
 from n2n.wire import (
     Candidate,
@@ -46,7 +47,6 @@ from n2n.wire import (
     RegisterResponse,
     SNPublicSecret,
     UnregisterRequest,
-    key_fingerprint,
     usable,
 )
 
@@ -92,7 +92,7 @@ class EdgeCore(EdgeListing):
         self._mesh = Mesh(settings, self._out, self._notary, token=token, jitter=jitter, doubt=self._doubt)
         self._registration = Registration(settings.asking, settings.refused, jitter)
         self._address: tuple[IPv4Address, int] | None = None
-        self._key: bytes | None = settings.known_key
+        self.trust = KeyTrust(settings, self._out)
         self._sealed: bytes | None = None  # the machine id for the key that just came, to be used once
         self._registered_at: float | None = None
         self._heard_at = 0.0
@@ -164,6 +164,13 @@ class EdgeCore(EdgeListing):
         told = (Candidate(kind, endpoint) for kind, endpoint in candidates if usable(endpoint))
         if self._notary.set_card(told, self._notary.card.mapping):
             self._doubt(now)
+
+    def accept_key(self, now: Instant) -> bytes | None:
+        """Believe the key that was refused last, and register with it; returns it, or None if there is none."""
+        key = self.trust.accept()
+        if key is not None and self.state is EdgeState.REFUSED:
+            self._step(Trigger.RESOLVED, now)
+        return key
 
     def set_heartbeat(self, seconds: float, now: Instant) -> None:
         """Beat at another interval from now on."""
@@ -249,8 +256,8 @@ class EdgeCore(EdgeListing):
     def _seal(self) -> bytes | None:
         """The machine id for the supernode, freshly sealed; None if there is no key to do it with."""
         sealed, self._sealed = self._sealed, None
-        if sealed is None and self._key is not None:
-            sealed = self._out.sealed_machine_id(self._key)
+        if sealed is None and self.trust.key is not None:
+            sealed = self._out.sealed_machine_id(self.trust.key)
         return sealed
 
     def _register(self, now: Instant) -> None:
@@ -313,17 +320,10 @@ class EdgeCore(EdgeListing):
         if sealed is None:
             self._out.count("key_bad")
             return
-        if self._key is not None and key != self._key:
-            prints = {"known": key_fingerprint(self._key), "new": key_fingerprint(key)}
-            if not self.settings.accept_new_key:
-                self._out.count("key_changed")
-                self._out.note("error", "supernode_key_refused", **prints)
-                self._step(Trigger.REFUSED, now, "supernode_key_changed")
-                return
-            self._out.note("warning", "supernode_key_changed", **prints)
-        elif self._key is None:
-            self._out.note("info", "supernode_key", new=key_fingerprint(key))
-        self._key, self._sealed = key, sealed
+        if not self.trust.take(key):
+            self._step(Trigger.REFUSED, now, KEY_CHANGED)
+            return
+        self._sealed = sealed
         self._step(Trigger.KEY, now)
 
     def on_response(self, message: RegisterResponse, now: Instant) -> None:
@@ -345,6 +345,7 @@ class EdgeCore(EdgeListing):
             self._mesh.ways.overlay = IPv4Network(address, strict=False)
             if before is not None:
                 self._out.note("warning", "address_changed", before=f"{before[0]}/{before[1]}", ip=str(address[0]))
+        self.trust.confirm(message.n2n)
         self._step(Trigger.ACCEPTED, now)
         self._watch.begin(message.n2n if self.settings.n2n else b"", now)
 

@@ -56,8 +56,9 @@ class EdgeSettings:
         max_peers: peers kept at most.
         address_ranges: ranges in which a virtual network may lie besides the private ones.
         known_key: the supernode's public key (PEM as on the wire) from a former run, or None.
+        known_lasts: the supernode said that this key lasts.
         accept_new_key: take another key than the known one, with a warning (a v5 supernode makes a new one at every
-            start); False: refuse it, with an error.
+            start); False: refuse it, with an error; None: refuse it if the known one lasts.
 
     Raises:
         ConfigError: a value is impossible.
@@ -85,7 +86,8 @@ class EdgeSettings:
     max_peers: int = 4096
     address_ranges: tuple[IPv4Network, ...] = ()
     known_key: bytes | None = None
-    accept_new_key: bool = True
+    known_lasts: bool = False
+    accept_new_key: bool | None = None
 
     def __post_init__(self) -> None:
         if len(self.machine_id) != _MACHINE_ID_SIZE:

@@ -9,6 +9,7 @@ from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_questions import Answer, Questions
 from n2n.proto.peers import PeerView
 from n2n.proto.registration import EdgeState, Registration, RegistrationView
+from n2n.proto.trust import KeyTrust
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import LeasesInfos, P2PFullState, PacketType
 
@@ -23,7 +24,7 @@ class EdgeViews:
     _registration: Registration
     _questions: Questions
     _address: tuple[IPv4Address, int] | None
-    _key: bytes | None
+    trust: KeyTrust
 
     @property
     def state(self) -> EdgeState:
@@ -52,8 +53,8 @@ class EdgeViews:
 
     @property
     def supernode_key(self) -> bytes | None:
-        """The supernode's public key (PEM as on the wire), for `known_key` of the next run."""
-        return self._key
+        """The supernode's public key that is believed (PEM as on the wire)."""
+        return self.trust.key
 
     @property
     def reflexive(self) -> Endpoint | None:

@@ -306,7 +306,8 @@ class Registrar:
     def _accept(self, member: Member, source: Endpoint, now: Instant) -> None:
         """Tell an edge its address.  This goes before anything else to that address (WIRE, quirk 12)."""
         state = self._state
-        welcome = Welcome(state.settings.probe_port).pack() if member.card else b""
+        settings = state.settings
+        welcome = Welcome(settings.probe_port, settings.key_lasts).pack() if member.card else b""
         answer = RegisterResponse(True, str(member.ip), member.community.network.prefixlen, welcome)
         state.send(own(PacketType.REGISTER_RESPONSE, member.community.id, now, answer), source)
         state.forget_quiet(member)

@@ -26,6 +26,7 @@ class SupernodeSettings:
         cleanup_interval: seconds between two looks for such edges.
         strict_hash_checking: refuse an edge whose header carries another community id than its community's name gives.
         probe_port: UDP port of a second socket, where edges ask from which endpoint they are seen; 0: there is none.
+        key_lasts: the key is kept over restarts, and edges are told so.
         vfuze: relay packets with the short header (the data plane does; the core only carries the word).
         mapped_addresses: tell IPv4 socket addresses as 16 bytes, as the reference does on a dual-stack socket.
         lease_lifetime: seconds for which an address is renewed.
@@ -60,6 +61,7 @@ class SupernodeSettings:
     cleanup_interval: float = 300.0
     strict_hash_checking: bool = True
     probe_port: int = 0
+    key_lasts: bool = False
     vfuze: bool = True
     mapped_addresses: bool = True
     lease_lifetime: float = LEASE_LIFETIME

@@ -1,4 +1,4 @@
-"""What a supernode keeps on disk: leases, networks, and its key.
+"""What is kept on disk: leases, networks and key of a supernode; the keys of supernodes that edges know.
 
 Open the store first: it locks the directory, so that of two supernodes only one makes the key.
 
@@ -13,13 +13,17 @@ from typing import Final
 
 from n2n.store.directory import DirectoryLock
 from n2n.store.keyfile import load_key, load_or_make_key
+from n2n.store.known_keys import KNOWN_KEYS_FILE, KnownKey, KnownKeys
 from n2n.store.lease_store import LeaseStore, MemoryStore, StoreAction
 from n2n.store.sqlite import SqliteStore
 
 __all__ = [
     "KEY_FILE",
+    "KNOWN_KEYS_FILE",
     "LEASES_FILE",
     "DirectoryLock",
+    "KnownKey",
+    "KnownKeys",
     "LeaseStore",
     "MemoryStore",
     "SqliteStore",

@@ -56,6 +56,7 @@ _MAPPED: Final = bytes(10) + b"\xff\xff"
 _REACHED: Final = 1
 _WHERE: Final = packing.Struct(f">BB{TOKEN_SIZE}s16sH")
 _WELCOME: Final = packing.Struct(">BH")
+_KEY_LASTS: Final = 1
 _OTHER, _KNOWN, _ANSWER = 1, 2, 4
 
 
@@ -243,13 +244,15 @@ class Welcome:
 
     Args:
         probe_port: UDP port of the same address at which it answers `Where` as well; 0: none.
+        key_lasts: it keeps its key: another one later is another's.
     """
 
     probe_port: int = 0
+    key_lasts: bool = False
 
     def pack(self) -> bytes:
         """As it is sent."""
-        return _WELCOME.pack(_VERSION, self.probe_port)
+        return _WELCOME.pack(_VERSION, self.probe_port) + bytes((_KEY_LASTS if self.key_lasts else 0,))
 
     @classmethod
     def unpack(cls, raw: bytes) -> Welcome:
@@ -260,7 +263,8 @@ class Welcome:
         """
         if len(raw) < _WELCOME.size or raw[0] != _VERSION:
             raise MalformedDatagram(f"a supernode's welcome of {len(raw)} bytes that is none")
-        return cls(_WELCOME.unpack_from(raw)[1])
+        flags = raw[_WELCOME.size] if len(raw) > _WELCOME.size else 0
+        return cls(_WELCOME.unpack_from(raw)[1], bool(flags & _KEY_LASTS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,140 @@
+"""What a person does to daemons that run, as a user types it: keys, names, reload, kick, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from n2n.lab.namespaces import wait_until
+from n2n.lab.nodes import EdgeNode
+from n2n.lab.traffic import ping
+
+from .networks import PATIENCE, Network, network
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Network]:
+    with network("ab") as found:
+        yield found
+
+
+@pytest.fixture
+def hosts(net: Network) -> Path:
+    path = net.lab.hosts["a"].folder / "hosts"
+    path.write_text("127.0.0.1 localhost\n")
+    return path
+
+
+@pytest.fixture
+def edges(net: Network, hosts: Path, request: pytest.FixtureRequest) -> Iterator[tuple[EdgeNode, EdgeNode]]:
+    name = f"{request.node.name[5:25]}"
+    a = net.edge("a", name=f"a-{name}", community=name, hosts_file=str(hosts), heartbeat_interval="1s")
+    b = net.edge("b", name=f"b-{name}", community=name, accept_new_key=False, heartbeat_interval="1s")
+    net.up(a, b)
+    yield a, b
+    for edge in (a, b):
+        if edge.alive:
+            edge.stop()
+
+
+def n2n(host: str, net: Network, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``n2n WORDS`` on a host, as its user types it."""
+    where = net.lab.hosts[host]
+    env = {**os.environ, "N2N_RUN_DIR": str(where.folder / "run"), "HOME": str(where.folder), "NO_COLOR": "1"}
+    return where.run(sys.executable, "-m", "n2n", *words, check=check, env=env)
+
+
+def test_names_come_and_go_with_the_edge(net: Network, hosts: Path, edges: tuple[EdgeNode, EdgeNode]) -> None:
+    a, b = edges
+    community = a.config["community"]
+    name = f"{b.name}.{community}.n2n".replace("_", "-")
+    wait_until("the name is there", lambda: f"{b.address} {name}" in hosts.read_text(), PATIENCE)
+    assert f"{b.address} {name}\n" in n2n("a", net, "names", "--hosts").stdout
+    assert a.kill() == -9
+    wait_until("the names are gone", lambda: hosts.read_text() == "127.0.0.1 localhost\n", PATIENCE)
+    a.start()
+    wait_until("the name is back", lambda: name in hosts.read_text(), PATIENCE)
+    assert a.stop() == 0
+    assert hosts.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_reload_drops_nothing(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
+    a, b = edges
+    a.wait_path(b, "direct", PATIENCE)
+    a.config |= {"tap_mtu": 1300, "enable_vfuze": False}
+    (a.folder / "config.yaml").write_text(json.dumps(a.config))
+    found = json.loads(n2n("a", net, "edge", "reload", "--json").stdout)
+    assert {change["key"]: change["applied"] for change in found["changes"]} == {"tap_mtu": True, "enable_vfuze": False}
+    assert "mtu 1300" in a.host.run("ip", "link", "show", a.tap).stdout
+    assert ping(a.host, b.address, count=3).received == 3
+    assert a.status()["address"] is not None
+
+
+def test_a_kicked_edge_is_gone_and_may_come_back(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
+    _, b = edges
+    assert b.name in n2n("sn", net, "supernode", "edges").stdout
+    since = b.status()["state_since"]
+    assert f"kicked {b.name}" in n2n("sn", net, "supernode", "kick", b.name).stdout
+
+    def back() -> bool:
+        status = b.status()
+        return status.get("state") == "registered" and status["state_since"] != since
+
+    wait_until("it is told, and registers again", back, PATIENCE)
+    assert n2n("sn", net, "supernode", "kick", "nobody", check=False).returncode == 1
+
+
+def test_a_changed_key_waits_for_a_person(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
+    _, b = edges
+    endpoint = net.supernode.endpoint
+    wait_until("the key is remembered", lambda: endpoint in known(b), PATIENCE)
+    before = b.status()["supernode"]["key"]
+    assert before in n2n("sn", net, "key", "fingerprint").stdout
+    net.supernode.stop()
+    shutil.rmtree(str(net.supernode.config["state_dir"]))
+    net.supernode.start()
+    net.supernode.wait_ready(PATIENCE)
+    wait_until("the new key is refused", lambda: b.status()["supernode"]["refused_key"], PATIENCE)
+    assert b.status()["reason"] == "supernode_key_changed"
+    assert n2n("b", net, "key", "accept", check=False).returncode == 2, "nobody is there to be asked"
+    new = n2n("sn", net, "key", "fingerprint").stdout.split()[0]
+    accepted = n2n("b", net, "key", "accept", "--yes").stdout
+    assert new in accepted
+    wait_until("it registers", lambda: b.status()["state"] == "registered", PATIENCE)
+    wait_until("the new key is remembered", lambda: new[7:] in known(b), PATIENCE)
+    b.stop()
+    b.start()
+    assert b.wait_registered(PATIENCE), "the key that was accepted is believed after a restart"
+
+
+def known(edge: EdgeNode) -> str:
+    """What `n2n key list` says of an edge's state directory."""
+    command = [sys.executable, "-m", "n2n", "key", "list", "--json", "--state-dir", str(edge.config["state_dir"])]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_doctor_finds_a_healthy_host_healthy(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
+    a, _ = edges
+    path = a.folder / "config.yaml"
+    done = n2n("a", net, "doctor", "edge", "--config", str(path), "--json", check=False)
+    found = {item["check"]: item for item in json.loads(done.stdout)["findings"]}
+    assert [item for item in found.values() if item["level"] == "fail"] == []
+    assert done.returncode == 0
+    for name in ("tun", "rights", "tap_offload", "udp_gro", "cipher", "port", "supernode", "mtu", "clash", "daemon"):
+        assert found[name]["level"] == "ok", found[name]
+    assert a.alive, "looking disturbs nothing"
+    net.supernode.stop()
+    try:
+        done = n2n("a", net, "doctor", "edge", "--config", str(path), check=False)
+        assert done.returncode == 1
+        assert "does not answer" in done.stdout
+    finally:
+        net.supernode.start()
+        net.supernode.wait_ready(PATIENCE)
