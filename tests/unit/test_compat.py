@@ -50,6 +50,7 @@ def test_every_flag_of_the_edge(seen: list[Any], monkeypatch: pytest.MonkeyPatch
     assert isinstance(config, EdgeConfig)
     assert (config.edge_id, config.community, config.tap_name, config.local_port) == ("box", "acme", "t0", 5)
     assert (config.enable_vfuze, config.supernode_addr, config.heartbeat_interval) == (False, "vpn:7777", 10.0)
+    assert config.api_listen_address == "127.0.0.1:9"
     assert (config.udp_buffer_size, config.encryption_passphrase, config.compress_payload) == (65536, "secret", True)
     assert "-encryption-passphrase: every user of this host can read" in capsys.readouterr().err
 
@@ -79,13 +80,12 @@ def test_what_is_no_flag(words: list[str]) -> None:
         compat.read_go_flags(compat._EDGE, words)
 
 
-@pytest.mark.parametrize("command", [compat.edge, compat.supernode, compat.benchmark, compat.taptest])
+@pytest.mark.parametrize("command", [getattr(compat, name) for name in compat.__all__])
 @pytest.mark.parametrize("word", ["-h", "-help", "--help"])
 def test_help_names_every_flag(command: Any, word: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(command, monkeypatch, word) == 0
     text = capsys.readouterr().out
-    table = {"edge": compat._EDGE, "supernode": compat._SUPERNODE, "benchmark": compat._BENCHMARK}
-    for flag in table.get(command.__name__, compat._TAPTEST):
+    for flag in getattr(compat, f"_{command.__name__.upper()}"):
         assert f"\n  -{flag}" in text
     assert "n2n " in text
 
@@ -97,11 +97,15 @@ def test_tools_become_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(compat.benchmark, monkeypatch, *words.split()) == 0
     assert run(compat.benchmark, monkeypatch, "-allcomponents=false") == 0
     assert run(compat.taptest, monkeypatch, "-iterations", "7", "-size=900") == 0
+    assert run(compat.upnp, monkeypatch, *["--external-port", "7", "--internal-port", "8", "--protocol", "udp"]) == 0
+    assert run(compat.p2viz, monkeypatch, "-format", "svg", "-output=x.svg") == 0
     assert lines == [
         ["bench", "--component", "udp", "--iterations", "9", "--packet-size", "512", "--allcomponents", "--output",
          "x.csv", "--community", "c"],
         ["bench"],
         ["taptest", "--iterations", "7", "--size", "900"],
+        ["upnp", "--external-port", "7", "--internal-port", "8", "--protocol", "udp"],
+        ["p2viz", "--format", "svg", "--output", "x.svg"],
     ]  # fmt: skip
 
 
@@ -109,6 +113,9 @@ def test_they_run(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(compat.benchmark, monkeypatch, "-component", "protocol", "-iterations", "10") == 0
     assert "Protocol Serialization" in capsys.readouterr().out
     assert run(compat.benchmark, monkeypatch, "-component", "nothing") == 2
+    assert run(compat.upnp, monkeypatch, "-external-port", "0") == 2
+    monkeypatch.setenv("N2N_RUN_DIR", "/nowhere")
+    assert run(compat.p2viz, monkeypatch) == 3
 
 
 def test_every_script_is_installed() -> None:

@@ -15,7 +15,7 @@ from n2n.cli.exits import OK
 from n2n.cli.main import guarded, main
 from n2n.errors import ConfigError
 
-__all__ = ["benchmark", "edge", "supernode", "taptest"]
+__all__ = ["benchmark", "edge", "p2viz", "supernode", "taptest", "upnp"]
 
 
 class Flag(NamedTuple):
@@ -71,6 +71,16 @@ _TAPTEST: Final = {
     "iterations": Flag("iterations", "round trips [5000]"),
     "size": Flag("size", "bytes of the frame [1024]"),
 }
+_UPNP: Final = {
+    "external-port": Flag("external-port", "the router's port"),
+    "internal-port": Flag("internal-port", "this host's port [the same]"),
+    "protocol": Flag("protocol", "udp or tcp [udp]"),
+}
+_P2VIZ: Final = {
+    "format": Flag("format", "dot, svg, html or json [dot]"),
+    "output": Flag("output", "write there, in place of standard output"),
+    "instance": Flag("instance", "which edge, by its TAP device"),
+}
 
 
 def edge() -> int:
@@ -93,21 +103,25 @@ def taptest() -> int:
     return guarded(lambda: _tool("taptest", _TAPTEST, sys.argv[1:]))
 
 
+def upnp() -> int:
+    """``n2n-upnp``: a port mapping by hand, as ``n2n upnp``."""
+    return guarded(lambda: _tool("upnp", _UPNP, sys.argv[1:]))
+
+
+def p2viz() -> int:
+    """``n2n-p2viz``: the community as a picture, as ``n2n p2viz``."""
+    return guarded(lambda: _tool("p2viz", _P2VIZ, sys.argv[1:]))
+
+
 def _daemon(role: str, flags: Mapping[str, Flag], words: Sequence[str]) -> int:
-    from n2n.cli.exits import tell_warning
     from n2n.cli.foreground import run_edge, run_supernode
-    from n2n.config.model import EdgeConfig, SupernodeConfig, kinds_of
 
     given = read_go_flags(flags, words)
     if given is None:
         print(usage(f"n2n-{role}", f"n2n {role} {'up' if role == 'edge' else 'serve'}", flags))
         return OK
     path = given.pop("config", None)
-    known = kinds_of(EdgeConfig if role == "edge" else SupernodeConfig)
     values = {flags[name].key: value for name, value in given.items()}
-    for key in [key for key in values if key not in known]:
-        tell_warning(f"{key} does nothing in this version")
-        del values[key]
     names = {flag.key: f"-{name}" for name, flag in flags.items()}
     (run_edge if role == "edge" else run_supernode)(None if path is None else Path(path), values, names)
     return OK
