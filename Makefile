@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build dist wheels bench clean
+.PHONY: help demo test check lint build dist wheels deb bench clean
 
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -41,6 +41,10 @@ dist: ## sdist, the wheel from the sdist, and a try of it in empty environments
 
 wheels: ## the wheels to give away: manylinux, x86_64 and aarch64, libcrypto inside, tried
 	@bash scripts/wheels.sh
+
+deb: ## a Debian package for this release and processor, from the wheel
+	@bash scripts/setup.sh run
+	@bash scripts/deb.sh
 
 bench: ## measure throughput, latency, registrations and memory (root; minutes)
 	@. scripts/lib.sh; need_root bench

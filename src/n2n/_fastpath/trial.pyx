@@ -16,10 +16,14 @@ from n2n._fastpath.linux cimport (
     CLOCK_MONOTONIC, MSG_DONTWAIT, POLLIN, clock_gettime, getrandom, iovec, mmsghdr, poll, pollfd, read, recvmmsg,
     sendmmsg, timespec, write,
 )
+from n2n._fastpath.openssl cimport n2n_libcrypto_init
 from n2n._fastpath.state cimport BATCH as _BATCH, HEADROOM, TAILROOM
 
 cdef extern from "<poll.h>" nogil:
     short POLLOUT
+
+if n2n_libcrypto_init() != 1:   # where libcrypto is linked in, this extension has one of its own
+    raise ImportError("libcrypto cannot be initialised")
 
 BATCH = <int>_BATCH             # packets that the data plane handles at once
 LARGEST = 9018                  # bytes of a frame: the plane's own limit
