@@ -16,7 +16,7 @@ import pytest
 from n2n.bench import plot
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("ablation", "basic", "instructions", "relay", "scaling", "side_by_side", "sizes")
+SCRIPTS = ("ablation", "basic", "instructions", "paths", "relay", "scaling", "side_by_side", "sizes")
 
 
 @pytest.fixture
