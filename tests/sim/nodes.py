@@ -161,6 +161,12 @@ class Supernode(_Node):
         del self.host.sockets[self.port]
         self.host.sockets.pop(self.settings.probe_port, None)
 
+    def share(self, other: Supernode) -> None:
+        """Have what another one saved, as from a store that both use; start with it."""
+        self.stop()
+        self.leases, self.networks = other.leases, other.networks
+        self.start()
+
     def forget(self) -> None:
         """Lose what was saved."""
         self.leases.clear()
@@ -322,7 +328,9 @@ class Edge(_Node):
 
     def _resolve(self, core: EdgeCore) -> None:
         if self.running and core is self.core:
-            core.set_supernode(self.world.supernode.endpoint, self.world.clock.now)
+            others = self.world.supernodes
+            turn = others[(self.resolved - 1) % len(others)] if others else self.world.supernode
+            core.set_supernode(turn.endpoint, self.world.clock.now)
             self.pump()
 
     def _receive(self, datagram: bytes, source: Endpoint) -> None:
@@ -391,6 +399,8 @@ class World:
             self.network.add_host("198.51.100.1"),
             settings or SupernodeSettings(probe_port=PROBE_PORT if n2n else 0),
         )
+        self.supernodes: list[Supernode] = []
+        """Where there are several: edges take them in turns."""
         self._payloads = itertools.count(1)
 
     def edge(

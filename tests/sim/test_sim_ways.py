@@ -10,7 +10,7 @@ from n2n.proto.sn_settings import SupernodeSettings
 from n2n.types import Endpoint
 from n2n.wire import Mapping, P2PStatus, PacketType
 from tests.sim.network import Link, Nat
-from tests.sim.nodes import Edge, World
+from tests.sim.nodes import Edge, Supernode, World
 
 KINDS = ("open", "full", "address", "port", "symmetric")
 #: What simultaneous sending cannot do.
@@ -184,6 +184,12 @@ def test_an_idle_edge_among_500_sends_less_than_a_packet_a_second() -> None:
     rates = [(world.count_to(e).total() - was) / 60.0 for e, was in zip(edges, before, strict=True)]
     assert max(rates) <= 1.0
     assert max(rates) < 0.2, "heartbeats, and now and then a list"
+    before = {e: world.count_to(e)["ping"] for e in edges}
+    for edge in edges[:5]:
+        assert edge.host.nat is not None
+        edge.host.nat.forget()
+    world.run_for(35.0)
+    assert {e: world.count_to(e)["ping"] for e in edges} == before, "nor when others move"
     a, b = edges[0], edges[-1]
     assert not a.reaches(b)
     talk(world, a, b, 1.0)
@@ -421,3 +427,31 @@ def test_two_hard_nats_do_not_try_many_ports_and_those_that_do_are_bounded() -> 
     talk(world, a, b, 300.0, every=1.0)
     assert 4 <= b.parties <= 20
     assert world.count_to(a)["birthday"] <= 20 * 1024
+
+
+# -- several supernodes
+
+
+def test_edges_keep_to_one_supernode_and_go_to_the_next_when_it_dies() -> None:
+    world = World(n2n=True)
+    second = Supernode(world, world.network.add_host("198.51.100.2"), world.supernode.settings)
+    world.supernodes = [world.supernode, second]
+    a, b = world.edge(heartbeat=30.0), world.edge(heartbeat=30.0)
+    world.network.cut_between(a.host, b.host)
+    world.run_for(300.0)
+    assert [e.core.supernode for e in (a, b)] == [world.supernode.endpoint] * 2
+    assert not second.core.members("acme")
+    addresses = a.ip, b.ip
+    second.share(world.supernode)
+    world.supernode.stop()
+    world.run_until(lambda: len(second.core.members("acme")) == 2, 2 * 30.0)
+    assert (a.ip, b.ip) == addresses, "the leases are shared"
+    world.run_for(1.0)
+    assert gap(talk(world, a, b, 3.0)) == 0.0
+    world.supernode.start()
+    world.run_for(300.0)
+    assert a.core.supernode == second.endpoint, "it keeps to the one that it has"
+    second.stop()
+    results = talk(world, a, b, 15.0)
+    lost = [at for at, *ok in results if not all(ok)]
+    assert lost[-1] - results[0][0] <= 9.0, "and with traffic it is noticed sooner"

@@ -94,12 +94,25 @@ def test_a_line_of_a_file(edge, tmp_path, line, says):
         ("'[zz]:7'", "not an IP address"),
         ("https://host:7777", "write host:port alone"),
         ("two hosts:7777", "write host:port alone"),
-        ("[a.example:1, b.example:1]", "one supernode"),
+        ("[a.example:1, b.example]", "does not end in a port"),
+        ("'a.example:1,,b.example:1'", "does not end in a port"),
+        ("[a.example:1, b.example:1, a.example:1]", "'a.example:1' is in the list twice"),
+        ("[a.example:1, 7]", "host:port in the list"),
+        ("[]", "does not end in a port"),
+        (str([f"a{n}.example:1" for n in range(9)]), "at most 8"),
         ("{a.example: 1}", "a section"),
     ],
 )
 def test_addresses_of_a_supernode(file, value, says):
     assert re.search(says, refusal(load_edge, file(f"community: a\nsupernode_addr: {value}\n"), {}))
+
+
+def test_several_supernodes(file):
+    for value in ("[a.example:1, '[2001:db8::1]:2']", "'a.example:1, [2001:db8::1]:2'"):
+        config = load_edge(file(f"community: a\nsupernode_addr: {value}\n"), {}).config
+        assert config.supernodes == ("a.example:1", "[2001:db8::1]:2")
+    flags = {"community": "a", "supernode_addr": "a.example:1,[2001:db8::1]:2"}
+    assert load_edge(None, {}, flags).config == config
 
 
 @pytest.mark.parametrize("value", ["vpn.example.org:7777", "192.0.2.1:1", "[2001:db8::1]:65535"])

@@ -320,14 +320,18 @@ def test_a_passphrase_is_not_logged(kernel: Kernel, caplog: pytest.LogCaptureFix
 # ---- names ---------------------------------------------------------------------------------------
 
 
-def resolver(answers: list[Any], warnings: list[Any]) -> Resolver:
+def resolver(answers: list[Any], warnings: list[Any], *names: str, asked: list[str] | None = None) -> Resolver:
+    names = names or ("vpn:7",)
+
     async def lookup(host_port: str, family: socket.AddressFamily) -> list[Endpoint]:
+        if asked is not None:
+            asked.append(host_port)
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return [Endpoint.parse(text) for text in answer]
 
-    return Resolver("vpn:7", socket.AF_UNSPEC, lambda event, about: warnings.append((event, about)), lookup)
+    return Resolver(names, socket.AF_UNSPEC, lambda event, about: warnings.append((event, about)), lookup)
 
 
 def test_names_are_asked_for_until_they_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +363,31 @@ def test_addresses_take_turns_and_ipv4_comes_first() -> None:
     assert asyncio.run(main()) == ["192.0.2.1:7", "192.0.2.2:7", "192.0.2.1:7"]
     only = asyncio.run(resolver([["[2001:db8::1]:7"]], []).find())
     assert str(only) == "[2001:db8::1]:7"
+
+
+def test_several_supernodes_take_turns_and_names_that_do_not_resolve_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(delay: float) -> None:
+        slept.append(delay)
+
+    monkeypatch.setattr("n2n.daemon.resolver.asyncio.sleep", sleep)
+    no = PlatformError("no such name")
+    one, two, three = ["192.0.2.1:7"], ["192.0.2.2:7", "192.0.2.3:7"], ["192.0.2.4:7"]
+    asked: list[str] = []
+    warnings: list[Any] = []
+
+    async def main() -> list[str]:
+        answers = [one, two, two, three, one, no, three, no, no, no, two]
+        found = resolver(answers, warnings, "a:7", "b:7", "c:7", asked=asked)
+        return [str(await found.find())[8:9] for _ in range(7)]
+
+    assert asyncio.run(main()) == ["1", "2", "3", "4", "1", "4", "2"]
+    assert asked == ["a:7", "b:7", "b:7", "c:7", "a:7", "b:7", "c:7", "a:7", "b:7", "c:7", "a:7"]
+    assert slept == [1.0], "only after all have failed"
+    assert [about["retry_in"] for _, about in warnings] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_a_lookup_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def _edge() -> None:
 def up(  # noqa: PLR0917  (typer reads them by name)
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file with the keys below.")] = None,
     community: Annotated[str | None, typer.Option(metavar="NAME", help="Network to join.")] = None,
-    supernode_addr: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to register.")] = None,
+    supernode_addr: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Where to register.")] = None,
     edge_id: Annotated[str | None, typer.Option(metavar="NAME", help="What it calls itself [host name].")] = None,
     local_port: Annotated[str | None, typer.Option(metavar="PORT", help="UDP port; 0: any [0].")] = None,
     bind: Annotated[str | None, typer.Option(metavar="IP", help="Address of this host to send from [any].")] = None,

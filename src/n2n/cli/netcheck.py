@@ -67,7 +67,7 @@ def _target(
         return supernode, "", taps, edges
     if config is not None or (instance is None and not running and "N2N_SUPERNODE_ADDR" in os.environ):
         loaded = load_edge(config).config
-        return loaded.supernode_addr, loaded.bind, taps, edges
+        return loaded.supernodes[0], loaded.bind, taps, edges
     if instance is None and len(running) == 1:
         (instance,) = running
     if instance not in running:

@@ -25,7 +25,6 @@ __all__ = [
     "BOOLEAN",
     "COMMUNITY",
     "EDGE_NAME",
-    "HOST_PORT",
     "LISTEN_ADDRESS",
     "LOCAL_ADDRESS",
     "MASK",
@@ -36,6 +35,7 @@ __all__ = [
     "PROBE_PORT",
     "SECRET",
     "STATE_DIR",
+    "SUPERNODES",
     "TAP_NAME",
     "THREADS",
     "TOKEN",
@@ -49,6 +49,8 @@ __all__ = [
     "split_host_port",
 ]
 
+#: Supernodes that one edge may have.
+MOST_SUPERNODES: Final = 8
 #: What stands in place of a secret.
 MASK: Final = "********"
 #: The supernode's own limit.
@@ -425,10 +427,26 @@ def _read_path(text: str) -> Path:
         raise BadValueError(f"{_shown(text)}: {error}") from None
 
 
-def _yaml_supernode(value: object) -> str:
+def _read_supernodes(text: str) -> str:
+    """One supernode, or several in the order in which they are tried, with a comma between two."""
+    return ",".join(part.strip() for part in text.split(","))
+
+
+def _yaml_supernodes(value: object) -> str:
     if isinstance(value, list):
-        raise BadValueError("this version takes one supernode: write host:port, not a list")
-    return _expect_text(value, "host:port")
+        return ",".join(_expect_text(item, "host:port in the list").strip() for item in value)
+    return _read_supernodes(_expect_text(value, "host:port, or a list of such"))
+
+
+def _check_supernodes(value: str) -> None:
+    parts = value.split(",")
+    if len(parts) > MOST_SUPERNODES:
+        raise BadValueError(f"{len(parts)} supernodes; at most {MOST_SUPERNODES} are taken")
+    for part in parts:
+        _check_host_port(part)
+    twice = next((part for part in parts if parts.count(part) > 1), None)
+    if twice is not None:
+        raise BadValueError(f"{_shown(twice)} is in the list twice")
 
 
 def _read_secret(text: str) -> str | None:
@@ -455,7 +473,7 @@ def _check_secret(value: str | None) -> None:
 EDGE_NAME: Final = _text("a name", _check_edge_name)
 COMMUNITY: Final = _text("a community's name", _check_community)
 TAP_NAME: Final = _text("a TAP name", _check_tap_name)
-HOST_PORT: Final = Kind("host:port", str, str.strip, _yaml_supernode, _check_host_port)
+SUPERNODES: Final = Kind("host:port", str, _read_supernodes, _yaml_supernodes, _check_supernodes)
 LISTEN_ADDRESS: Final = _text("an address such as :7777", _check_listen_address, str.strip)
 OPTIONAL_ADDRESS: Final = _text("an IP address", _check_optional_address, str.strip)
 #: Where pages are served by TCP; empty: nowhere.

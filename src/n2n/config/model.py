@@ -103,7 +103,8 @@ class EdgeConfig:
 
     Args:
         community: name of the network to join.
-        supernode_addr: where to register, ``host:port``.
+        supernode_addr: where to register, ``host:port``; several with a comma between two: the edge keeps to one and
+            goes to the next when that one is gone.
         edge_id: what it calls itself; by default the host's name.
         local_port: UDP port; 0: the kernel chooses.
         bind: IP address of this host to send from; empty: every one.
@@ -142,7 +143,7 @@ class EdgeConfig:
     """
 
     community: str = _key(kinds.COMMUNITY, required=True)
-    supernode_addr: str = _key(kinds.HOST_PORT, required=True)
+    supernode_addr: str = _key(kinds.SUPERNODES, required=True)
     edge_id: str = _key(kinds.EDGE_NAME, factory=_default_edge_id)
     local_port: int = _key(kinds.integer(0, 65535), 0)
     bind: str = _key(kinds.OPTIONAL_ADDRESS, "")
@@ -175,6 +176,15 @@ class EdgeConfig:
 
     def __post_init__(self) -> None:
         _validate(self)
+
+    @property
+    def supernodes(self) -> tuple[str, ...]:
+        """Each of the supernodes in `supernode_addr`.
+
+        >>> EdgeConfig(community="acme", supernode_addr="a.example:7777,b.example:7777").supernodes
+        ('a.example:7777', 'b.example:7777')
+        """
+        return tuple(self.supernode_addr.split(","))
 
     @property
     def listen(self) -> str:

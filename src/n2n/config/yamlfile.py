@@ -16,6 +16,8 @@ __all__ = ["Entry", "Unreadable", "YamlFile", "read_yaml"]
 
 #: Longer files are not configurations.
 _LARGEST: Final = 256 * 1024
+#: Items of a list that are looked at.
+_LONGEST_LIST: Final = 64
 
 
 class Unreadable:
@@ -121,7 +123,10 @@ def _collect(path: Path, loader: Any, root: Any, entries: dict[str, Entry], prob
 
 def _build(loader: Any, node: Any) -> object:
     if isinstance(node, yaml.SequenceNode):
-        return []
+        # What a list holds is looked at one level deep: nothing here takes lists of lists.
+        flat = [one if isinstance(one, yaml.ScalarNode) else None for one in node.value[:_LONGEST_LIST]]
+        items = [_build(loader, one) if one is not None else [] for one in flat]
+        return next((item for item in items if isinstance(item, Unreadable)), items)
     if isinstance(node, yaml.MappingNode):
         return {}
     try:

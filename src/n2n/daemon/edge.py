@@ -33,6 +33,7 @@ from n2n.identity import load_machine_id
 from n2n.net import Surroundings, configure, open_udp, open_udp_group, routes_clashing, surroundings
 from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, KeepKey, PutPeer, Resolve, SetSupernode
 from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
+from n2n.proto.watching import WatchSettings
 from n2n.store import KnownKey
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import LeasesInfos, P2PFullState, community_id, derive_mac
@@ -250,7 +251,7 @@ class EdgeDaemon(Daemon):
             gso=config.udp_gso,
             gro=config.udp_gro,
         )
-        self._resolver = Resolver(config.supernode_addr, _reachable(socks[0]), self._warn)
+        self._resolver = Resolver(config.supernodes, _reachable(socks[0]), self._warn)
         self._drive = Drive(self._make_core(machine_id, await self._memory.load(), plane, key), plane, self._execute)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
@@ -293,6 +294,7 @@ class EdgeDaemon(Daemon):
             known_key=known.public_pem if known is not None else None,
             known_lasts=known is not None and known.lasts,
             accept_new_key=self.config.accept_new_key,
+            watch=_watching(self.config.heartbeat_interval),
         )
         return EdgeCore(
             settings,
@@ -490,6 +492,12 @@ class EdgeDaemon(Daemon):
             self.tell("warning", "announce_failed", {"error": str(error)})
             return
         self._plane.send(datagram, self._supernode.packed, self._supernode.port)
+
+
+def _watching(heartbeat: float) -> WatchSettings:
+    """A supernode that dies is noticed within two heartbeats, and within half a minute."""
+    usual = WatchSettings()
+    return WatchSettings(idle=min(usual.idle, heartbeat), busy=min(usual.busy, heartbeat / 4))
 
 
 def _reachable(sock: socket.socket) -> socket.AddressFamily:

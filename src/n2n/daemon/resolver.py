@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from n2n.errors import PlatformError
@@ -65,11 +65,11 @@ Lookup = Callable[[str, socket.AddressFamily], Awaitable[list[Endpoint]]]
 class Resolver:
     """Answers one question at a time, for ever.
 
-    Where a name has several addresses, each further question is answered by the next of them, so that an address
-    that does not answer is not tried without end.
+    Where there are several supernodes, or a name has several addresses, each further question is answered by the next
+    of them, so that one that does not answer is not tried without end.
 
     Args:
-        host_port: what to look up.
+        supernodes: what to look up, host:port each.
         family: of the socket that will send there.
         warn: told of each failure: the event's name and its fields.
         lookup: asks the system; tests give their own.
@@ -77,30 +77,35 @@ class Resolver:
 
     def __init__(
         self,
-        host_port: str,
+        supernodes: Sequence[str],
         family: socket.AddressFamily,
         warn: Callable[[str, dict[str, object]], None],
         lookup: Lookup = resolve_aside,
     ) -> None:
-        self._host_port = host_port
+        self._supernodes = tuple(supernodes)
         self._family = family
         self._warn = warn
         self._lookup = lookup
+        self._turn = 0
+        """Which supernode's turn it is, and which of its addresses'."""
         self._asked = 0
 
     async def find(self) -> Endpoint:
         """The next address of the supernode; waits as long as there is none.
 
         Raises:
-            ConfigError: `host_port` can never be an address.
+            ConfigError: a supernode's name can never be an address.
         """
         delay = _FIRST_DELAY
         while True:
-            try:
-                return self._choose(await self._lookup(self._host_port, self._family))
-            except PlatformError as error:
-                cause = str(error)
-            self._warn("resolve_failed", {"supernode": self._host_port, "error": cause, "retry_in": delay})
+            for last in (*[False] * (len(self._supernodes) - 1), True):
+                name = self._supernodes[self._turn % len(self._supernodes)]
+                try:
+                    return self._choose(await self._lookup(name, self._family))
+                except PlatformError as error:
+                    retry = delay if last else 0.0
+                    self._warn("resolve_failed", {"supernode": name, "error": str(error), "retry_in": retry})
+                    self._next_supernode()
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
@@ -109,4 +114,10 @@ class Resolver:
         choice = [endpoint for endpoint in found if endpoint.ip.version == 4] or found
         endpoint = choice[self._asked % len(choice)]
         self._asked += 1
+        if self._asked >= len(choice):
+            self._next_supernode()
         return endpoint
+
+    def _next_supernode(self) -> None:
+        self._turn += 1
+        self._asked = 0

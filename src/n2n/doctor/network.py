@@ -96,11 +96,13 @@ def clock(_: Subject) -> Iterator[Finding]:
 
 
 def supernode(subject: Subject) -> Iterator[Finding]:
-    """Does the supernode answer a question for its key?"""
-    config = subject.edge
-    if config is None:
-        return
-    address = config.supernode_addr
+    """Does each supernode answer a question for its key?"""
+    if subject.edge is not None:
+        for address in subject.edge.supernodes:
+            yield from _supernode(subject.edge, address)
+
+
+def _supernode(config: EdgeConfig, address: str) -> Iterator[Finding]:
     try:
         endpoints = asyncio.run(resolve(address, socket.AF_UNSPEC))
     except N2NError as error:

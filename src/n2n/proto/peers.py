@@ -99,6 +99,7 @@ class Member:
         "call",
         "call_bucket",
         "card",
+        "card_field",
         "fresh",
         "info",
         "placed",
@@ -132,6 +133,8 @@ class Member:
         """The ways to an n2n peer; None: it is treated as a v5 one, with `probe`."""
         self.card: Card | None = None
         """The last card it showed."""
+        self.card_field = b""
+        """The field in which the supernode last told its card."""
         self.plain = False
         """It answered without a note: it is a v5 edge, and gets no notes."""
         self.placed: Endpoint | None = None
@@ -339,15 +342,19 @@ class PeerTable:
 
     def _put_one(self, info: PeerInfo, raw: WirePeerInfo, now: Instant) -> PeerChange | None:
         mapped = raw.pub_socket is not None and len(raw.pub_socket.ip) == 16
-        card = self._read_card(raw.n2n, info.mac)
         member = self._members.get(info.mac)
+        # The same card again, as lists bring it, need not be opened again.
+        known = member is not None and member.card_field == raw.n2n
+        card = None if known else self._read_card(raw.n2n, info.mac)
         if member is None:
             if len(self._members) >= self._limit:
                 self._count("peer_table_full")
                 return None
             member = Member(info, mapped, self._new_probe(info), now)
+            member.card_field = raw.n2n
             self._members[info.mac] = member
             return PeerChange(Told.ADDED, member, card=card)
+        member.card_field = raw.n2n
         was_direct, before = member.direct, member.info.endpoint
         if card is not None or member.way is not None:
             member.update(info, mapped, now)

@@ -274,12 +274,15 @@ class Way:
 
     def moved(self, before: Endpoint, after: Endpoint, now: Instant) -> None:
         """The supernode sees the peer elsewhere."""
-        gone = self.trials.pop(before, None)
-        self.add(CandidateKind.REFLEXIVE, after)
-        self._called_at = now.mono  # it is there, and its way to us may have ended as well
-        if gone is not None and self.chosen == before:
+        held = self.chosen is not None
+        if self.chosen == before:
             self._let_go("peer_changed")
-        self.start(now)
+        self.trials.pop(before, None)
+        self.add(CandidateKind.REFLEXIVE, after)
+        if held or self.wanted(now):
+            self.start(now)
+            if self.chosen is None and held:
+                self._tell("peer_changed")
 
     # -- searching
 
