@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("_quick_pings")
 @pytest.fixture
 def _quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = functools.partial(EdgeSettings, ping_interval=0.05, state_interval=0.05, told_gap=0.05)
-    monkeypatch.setattr("n2n.daemon.edge.EdgeSettings", quick)
+    monkeypatch.setattr("n2n.daemon.edge_core.EdgeSettings", quick)
 
 
 @functools.cache
@@ -156,7 +156,7 @@ def test_frames_reach_the_other_host(passphrase: str | None, vfuze: bool, compre
 
 def test_frames_are_relayed_until_there_is_a_direct_path(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = functools.partial(EdgeSettings, ping_interval=3600.0, n2n=False)
-    monkeypatch.setattr("n2n.daemon.edge.EdgeSettings", slow)
+    monkeypatch.setattr("n2n.daemon.edge_core.EdgeSettings", slow)
 
     async def main() -> None:
         async with network(encryption_passphrase="secret") as net:

@@ -195,7 +195,7 @@ class TestSupernode:
         self, known: bytes, lasts: bool, rule: bool | None, level: str | None, tmp_path: Path
     ) -> None:
         KnownKeys(tmp_path).put("127.0.0.1:9", KnownKey(known, lasts, 1e9))
-        found = list(network._known_key(edge(state_dir=tmp_path, accept_new_key=rule), KEY))
+        found = list(network._known_key(edge(state_dir=tmp_path, accept_new_key=rule), KEY, edge().supernode_addr))
         assert [item.level for item in found] == ([] if level is None else [level])
 
     def test_it_is_silent(self, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,22 +35,21 @@ __all__ = [
     "PROBE_PORT",
     "SECRET",
     "STATE_DIR",
-    "SUPERNODES",
     "TAP_NAME",
     "THREADS",
     "TOKEN",
     "BadValueError",
     "Kind",
+    "check_host_port",
     "choice",
     "duration",
+    "expect_text",
     "integer",
     "is_loopback",
     "number",
     "split_host_port",
 ]
 
-#: Supernodes that one edge may have.
-MOST_SUPERNODES: Final = 8
 #: What stands in place of a secret.
 MASK: Final = "********"
 #: The supernode's own limit.
@@ -127,7 +126,12 @@ def _shown(value: object, kind: Kind | None = None) -> str:
     return text if len(text) <= 80 else f"{text[:76]}..."
 
 
-def _expect_text(value: object, what: str) -> str:
+def expect_text(value: object, what: str) -> str:
+    """What YAML made of a text.
+
+    Raises:
+        BadValueError: it made something else of it.
+    """
     """YAML makes numbers and booleans of some unquoted texts: say so, rather than guess how they were written."""
     if isinstance(value, str):
         return value
@@ -149,7 +153,7 @@ def _text(
     **more: Any,
 ) -> Kind:
     """A kind whose YAML form is a text too."""
-    return Kind(what, types, read, lambda value: read(_expect_text(value, what)), check, **more)
+    return Kind(what, types, read, lambda value: read(expect_text(value, what)), check, **more)
 
 
 def _read_boolean(text: str) -> bool:
@@ -284,7 +288,7 @@ def duration(low: float, high: float) -> Kind:
     def of_yaml(value: object) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise BadValueError(f"{_shown(value)} has no unit: write it like 10s, 1m30s or 2h")
-        return parse_duration(_expect_text(value, "a duration such as 10s"))
+        return parse_duration(expect_text(value, "a duration such as 10s"))
 
     return Kind(
         "a duration in seconds",
@@ -350,7 +354,12 @@ def _address(host: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addr
         raise BadValueError(f"{_shown(text)}: {_shown(host)} is not an IP address") from None
 
 
-def _check_host_port(value: str) -> None:
+def check_host_port(value: str) -> None:
+    """Refuse what is not host:port.
+
+    Raises:
+        BadValueError: it says why.
+    """
     if re.search(r"[/\s]", value):
         raise BadValueError(f"{_shown(value)}: write host:port alone, without http:// or blanks")
     host, port = split_host_port(value)
@@ -427,28 +436,6 @@ def _read_path(text: str) -> Path:
         raise BadValueError(f"{_shown(text)}: {error}") from None
 
 
-def _read_supernodes(text: str) -> str:
-    """One supernode, or several in the order in which they are tried, with a comma between two."""
-    return ",".join(part.strip() for part in text.split(","))
-
-
-def _yaml_supernodes(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(_expect_text(item, "host:port in the list").strip() for item in value)
-    return _read_supernodes(_expect_text(value, "host:port, or a list of such"))
-
-
-def _check_supernodes(value: str) -> None:
-    parts = value.split(",")
-    if len(parts) > MOST_SUPERNODES:
-        raise BadValueError(f"{len(parts)} supernodes; at most {MOST_SUPERNODES} are taken")
-    for part in parts:
-        _check_host_port(part)
-    twice = next((part for part in parts if parts.count(part) > 1), None)
-    if twice is not None:
-        raise BadValueError(f"{_shown(twice)} is in the list twice")
-
-
 def _read_secret(text: str) -> str | None:
     if not text:
         raise BadValueError("it is empty. To join without a passphrase, leave it out; nothing is sealed then")
@@ -473,7 +460,6 @@ def _check_secret(value: str | None) -> None:
 EDGE_NAME: Final = _text("a name", _check_edge_name)
 COMMUNITY: Final = _text("a community's name", _check_community)
 TAP_NAME: Final = _text("a TAP name", _check_tap_name)
-SUPERNODES: Final = Kind("host:port", str, _read_supernodes, _yaml_supernodes, _check_supernodes)
 LISTEN_ADDRESS: Final = _text("an address such as :7777", _check_listen_address, str.strip)
 OPTIONAL_ADDRESS: Final = _text("an IP address", _check_optional_address, str.strip)
 #: Where pages are served by TCP; empty: nowhere.

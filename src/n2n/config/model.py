@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from n2n.config import kinds
 from n2n.config.kinds import Kind
+from n2n.config.supernodes import SUPERNODES
 from n2n.errors import ConfigError
 from n2n.proto.limits import Rate
 from n2n.proto.supernode import SupernodeSettings
@@ -143,7 +144,7 @@ class EdgeConfig:
     """
 
     community: str = _key(kinds.COMMUNITY, required=True)
-    supernode_addr: str = _key(kinds.SUPERNODES, required=True)
+    supernode_addr: str = _key(SUPERNODES, required=True)
     edge_id: str = _key(kinds.EDGE_NAME, factory=_default_edge_id)
     local_port: int = _key(kinds.integer(0, 65535), 0)
     bind: str = _key(kinds.OPTIONAL_ADDRESS, "")

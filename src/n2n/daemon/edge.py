@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, ClassVar, TypeVar
 
 from n2n.config import EdgeConfig
-from n2n.crypto import PayloadCodec, encrypt, key_from_passphrase
+from n2n.crypto import PayloadCodec, key_from_passphrase
 from n2n.daemon.announce import announcement
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.birthday import Birthdays
 from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
-from n2n.daemon.drive import Drive, PlaneLike, instant
+from n2n.daemon.drive import Drive, instant
+from n2n.daemon.edge_core import make_core
 from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
 from n2n.daemon.known import KeyMemory
 from n2n.daemon.live import edge_keys
@@ -32,9 +32,7 @@ from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
 from n2n.net import Surroundings, configure, open_udp, open_udp_group, routes_clashing, surroundings
 from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, KeepKey, PutPeer, Resolve, SetSupernode
-from n2n.proto.edge import Answer, EdgeCore, EdgeSettings, EdgeState, PeerView
-from n2n.proto.watching import WatchSettings
-from n2n.store import KnownKey
+from n2n.proto.edge import Answer, EdgeCore, EdgeState, PeerView
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import LeasesInfos, P2PFullState, community_id, derive_mac
 
@@ -91,7 +89,7 @@ class EdgeDaemon(Daemon):
         self._port_mapper: PortMapper | None = None
         self._codec: PayloadCodec | None = None
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
-        self._memory = KeyMemory(config.state_dir, config.supernode_addr, self._warn)
+        self._memory = KeyMemory(config.state_dir, config.supernodes, self._warn)
         self._handlers |= {
             Configure: self._on_configure,
             SetSupernode: self._on_supernode,
@@ -252,7 +250,8 @@ class EdgeDaemon(Daemon):
             gro=config.udp_gro,
         )
         self._resolver = Resolver(config.supernodes, _reachable(socks[0]), self._warn)
-        self._drive = Drive(self._make_core(machine_id, await self._memory.load(), plane, key), plane, self._execute)
+        core = make_core(config, machine_id, await self._memory.load(), plane.next_sequence, key)
+        self._drive = Drive(core, plane, self._execute)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
         self._birthdays = Birthdays(plane, self._one_more_socket, self._birthday_won, self._release)
@@ -282,28 +281,6 @@ class EdgeDaemon(Daemon):
         self.tap_name = taps[0].name
         await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=config.tap_mtu, up=False)
         return list(taps)
-
-    def _make_core(self, machine_id: bytes, known: KnownKey | None, plane: PlaneLike, key: bytes | None) -> EdgeCore:
-        notes = PayloadCodec(key)  # as frames are sealed, but never compressed
-        settings = EdgeSettings(
-            name=self.config.edge_id,
-            community=self.config.community,
-            machine_id=machine_id,
-            heartbeat=self.config.heartbeat_interval,
-            port_prediction=self.config.port_prediction,
-            known_key=known.public_pem if known is not None else None,
-            known_lasts=known is not None and known.lasts,
-            accept_new_key=self.config.accept_new_key,
-            watch=_watching(self.config.heartbeat_interval),
-        )
-        return EdgeCore(
-            settings,
-            encrypt=encrypt,
-            sequence=plane.next_sequence,
-            token=lambda: secrets.token_hex(8),
-            jitter=secrets.SystemRandom().random,
-            sealing=None if key is None else (notes.seal, notes.open),
-        )
 
     def _make_port_mapper(self, local: Endpoint, machine_id: bytes) -> PortMapper:
         return PortMapper(
@@ -441,6 +418,7 @@ class EdgeDaemon(Daemon):
             endpoint = await self._resolver.find()
         finally:
             self._resolving = False
+        self._drive.guard(self._drive.core.known_as, self._resolver.found)
         self._drive.call(self._drive.core.set_supernode, endpoint)
 
     def _on_configure(self, action: Configure) -> None:
@@ -492,12 +470,6 @@ class EdgeDaemon(Daemon):
             self.tell("warning", "announce_failed", {"error": str(error)})
             return
         self._plane.send(datagram, self._supernode.packed, self._supernode.port)
-
-
-def _watching(heartbeat: float) -> WatchSettings:
-    """A supernode that dies is noticed within two heartbeats, and within half a minute."""
-    usual = WatchSettings()
-    return WatchSettings(idle=min(usual.idle, heartbeat), busy=min(usual.busy, heartbeat / 4))
 
 
 def _reachable(sock: socket.socket) -> socket.AddressFamily:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from n2n.errors import N2NError
@@ -15,26 +15,31 @@ __all__ = ["KeyMemory"]
 
 
 class KeyMemory:
-    """The supernode's key on disk.
+    """The keys of an edge's supernodes on disk.
 
     Args:
         directory: the state directory; None: nothing is remembered.
-        address: of the supernode, as it is configured.
+        supernodes: their addresses, as they are configured.
         warn: told of a key that cannot be kept: event and fields.
     """
 
-    def __init__(self, directory: Path | None, address: str, warn: Callable[[str, dict[str, object]], None]) -> None:
+    def __init__(
+        self, directory: Path | None, supernodes: Sequence[str], warn: Callable[[str, dict[str, object]], None]
+    ) -> None:
         self._file = KnownKeys(directory) if directory is not None else None
-        self._address = address
+        self._supernodes = tuple(supernodes)
         self._warn = warn
 
-    async def load(self) -> KnownKey | None:
-        """What is remembered.
+    async def load(self) -> dict[str, KnownKey]:
+        """What is remembered, by address.
 
         Raises:
             StoreError: the file is damaged, or cannot be read.
         """
-        return await asyncio.to_thread(self._file.get, self._address) if self._file is not None else None
+        if self._file is None:
+            return {}
+        known = await asyncio.to_thread(self._file.all)
+        return {address: known[address] for address in self._supernodes if address in known}
 
     async def keep(self, action: KeepKey) -> None:
         """Remember a key; if that fails, what is known now holds until the end of this run."""
@@ -42,6 +47,6 @@ class KeyMemory:
             return
         key = KnownKey(action.public_pem, action.lasts, time.time())
         try:
-            await asyncio.to_thread(self._file.put, self._address, key)
+            await asyncio.to_thread(self._file.put, action.supernode or self._supernodes[0], key)
         except N2NError as error:
             self._warn("key_not_kept", {"error": str(error)})

@@ -86,6 +86,8 @@ class Resolver:
         self._family = family
         self._warn = warn
         self._lookup = lookup
+        self.found = supernodes[0]
+        """The supernode that the last answer was for."""
         self._turn = 0
         """Which supernode's turn it is, and which of its addresses'."""
         self._asked = 0
@@ -101,11 +103,14 @@ class Resolver:
             for last in (*[False] * (len(self._supernodes) - 1), True):
                 name = self._supernodes[self._turn % len(self._supernodes)]
                 try:
-                    return self._choose(await self._lookup(name, self._family))
+                    endpoint = self._choose(await self._lookup(name, self._family))
                 except PlatformError as error:
                     retry = delay if last else 0.0
                     self._warn("resolve_failed", {"supernode": name, "error": str(error), "retry_in": retry})
                     self._next_supernode()
+                else:
+                    self.found = name
+                    return endpoint
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 

@@ -123,13 +123,13 @@ def _supernode(config: EdgeConfig, address: str) -> Iterator[Finding]:
         apart = round(reply.clock - time.time())
         remedy = "Set the one that is wrong; what they tell each other of times is off by that much"
         yield warning("clock", f"the supernode's clock is {apart:+d} s from this host's", remedy)
-    yield from _known_key(config, reply.key)
+    yield from _known_key(config, reply.key, address)
     yield from _mtu(config, endpoint)
 
 
-def _known_key(config: EdgeConfig, key: bytes) -> Iterator[Finding]:
+def _known_key(config: EdgeConfig, key: bytes, address: str) -> Iterator[Finding]:
     """Is it the key that edges of this host know?"""
-    known = KnownKeys(config.state_dir).get(config.supernode_addr) if config.state_dir is not None else None
+    known = KnownKeys(config.state_dir).get(address) if config.state_dir is not None else None
     if known is None or known.public_pem == key:
         return
     was = f"the supernode's key is another than the one known, SHA256:{key_fingerprint(known.public_pem)}"

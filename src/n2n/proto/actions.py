@@ -246,10 +246,17 @@ SupernodeAction: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class KeepKey:
-    """Edge: remember the supernode's key (PEM as on the wire) for the next run, and whether it said that it lasts."""
+    """Edge: remember a supernode's key for the next run.
+
+    Args:
+        public_pem: the key (PEM as on the wire).
+        lasts: the supernode said that it does.
+        supernode: by which name it is known (`EdgeCore.known_as`); empty: it was given none.
+    """
 
     public_pem: bytes
     lasts: bool
+    supernode: str = ""
 
 
 EdgeAction: TypeAlias = (

@@ -138,6 +138,10 @@ class EdgeCore(EdgeListing):
             return
         self._step(Trigger.RESOLVED, now)
 
+    def known_as(self, name: str, now: Instant) -> None:
+        """The supernode that `set_supernode` tells of next has this name: what is remembered of its key goes by it."""
+        self.trust.switch(name)
+
     def network_changed(self, now: Instant, reason: str = "network_changed") -> None:
         """Our host's address changed, or it woke up: register again, and find every direct path again."""
         self._step(Trigger.MOVED, now, reason)

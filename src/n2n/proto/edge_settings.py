@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Final
@@ -57,6 +58,7 @@ class EdgeSettings:
         address_ranges: ranges in which a virtual network may lie besides the private ones.
         known_key: the supernode's public key (PEM as on the wire) from a former run, or None.
         known_lasts: the supernode said that this key lasts.
+        known_keys: the same of supernodes that have names (`EdgeCore.known_as`): key and whether it lasts.
         accept_new_key: take another key than the known one, with a warning (a v5 supernode makes a new one at every
             start); False: refuse it, with an error; None: refuse it if the known one lasts.
 
@@ -87,6 +89,7 @@ class EdgeSettings:
     address_ranges: tuple[IPv4Network, ...] = ()
     known_key: bytes | None = None
     known_lasts: bool = False
+    known_keys: Mapping[str, tuple[bytes, bool]] = field(default_factory=dict)
     accept_new_key: bool | None = None
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class KeyTrust:
         outbox: for notes, counts, and what is to be remembered.
     """
 
-    __slots__ = ("_kept", "_out", "accept_new", "key", "lasts", "refused")
+    __slots__ = ("_kept", "_others", "_out", "accept_new", "key", "lasts", "name", "refused")
 
     def __init__(self, settings: EdgeSettings, outbox: Outbox) -> None:
         self.key = settings.known_key
@@ -40,8 +40,21 @@ class KeyTrust:
         """True: any other key is taken; False: none; None: only where `lasts` is false."""
         self.refused: bytes | None = None
         """The key that was refused last, until it is accepted or another one taken."""
+        self.name = ""
+        """Which supernode's key it is, where there are several."""
+        self._others: dict[str, tuple[bytes | None, bool]] = dict(settings.known_keys)
         self._kept = (self.key, self.lasts)
         self._out = outbox
+
+    def switch(self, name: str) -> None:
+        """Another supernode has another key: from now on it is about this one's."""
+        if name == self.name:
+            return
+        self._others[self.name] = (self.key, self.lasts)
+        self.name = name
+        self.key, self.lasts = self._others.pop(name, (None, False))
+        self._kept = (self.key, self.lasts)
+        self.refused = None
 
     def take(self, key: bytes) -> bool:
         """Judge a key that came: it is the key from now on, or False is returned."""
@@ -80,4 +93,4 @@ class KeyTrust:
             self.lasts = self.lasts or Welcome.unpack(n2n).key_lasts
         if self.key is not None and (self.key, self.lasts) != self._kept:
             self._kept = (self.key, self.lasts)
-            self._out.act(KeepKey(self.key, self.lasts))
+            self._out.act(KeepKey(self.key, self.lasts, self.name))
