@@ -92,16 +92,21 @@ def test_a_kicked_edge_is_gone_and_may_come_back(net: Network, edges: tuple[Edge
 
 
 def test_a_changed_key_waits_for_a_person(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
-    _, b = edges
+    a, b = edges  # a holds the supernode to its key because that said that it lasts, b because it was told to
     endpoint = net.supernode.endpoint
     wait_until("the key is remembered", lambda: endpoint in known(b), PATIENCE)
+    assert json.loads(known(a))["keys"][0]["lasts"] is True
+    a.wait_path(b, "direct", PATIENCE)
+    assert ping(a.host, b.address, count=1).received == 1  # and now its kernel knows the MAC: asking is a broadcast
     before = b.status()["supernode"]["key"]
     assert before in n2n("sn", net, "key", "fingerprint").stdout
     net.supernode.stop()
     shutil.rmtree(str(net.supernode.config["state_dir"]))
     net.supernode.start()
     net.supernode.wait_ready(PATIENCE)
-    wait_until("the new key is refused", lambda: b.status()["supernode"]["refused_key"], PATIENCE)
+    for edge in edges:
+        wait_until("the new key is refused", lambda edge=edge: edge.status()["supernode"]["refused_key"], PATIENCE)
+    assert ping(a.host, b.address, count=1).received == 1, "direct paths stay"
     assert b.status()["reason"] == "supernode_key_changed"
     assert n2n("b", net, "key", "accept", check=False).returncode == 2, "nobody is there to be asked"
     new = n2n("sn", net, "key", "fingerprint").stdout.split()[0]
