@@ -29,7 +29,7 @@ WAN = "44.128.0.1"
 OUTSIDE = Endpoint.of(WAN, 40001)
 SECRET = bytes(range(16))
 #: As short as works: nothing here waits for a minute.
-QUICK = PortMapTimes(lifetime=600, check=0.2, retry=0.3, longest_retry=0.5, again=0.05, judge=0.1)
+QUICK = PortMapTimes(lifetime=600, check=0.2, retry=0.3, longest_retry=0.5, again=0.05, prove=0.1)
 
 
 class Home:
@@ -45,7 +45,14 @@ class Home:
 
     def use(self, **options: object) -> HomeRouter:
         """Start the router anew, with these options of :class:`HomeRouter`."""
-        plain: dict[str, object] = {"upnp": True, "natpmp": True, "lifetime": 86400, "allowed": True, "says": None}
+        plain: dict[str, object] = {
+            "upnp": True,
+            "natpmp": True,
+            "lifetime": 86400,
+            "allowed": True,
+            "says": None,
+            "honest": True,
+        }
         self.router.options.update(plain | options)
         self.router.restart()
         return self.router
@@ -189,7 +196,7 @@ def test_by_hand_double_nat_is_told_as_such(behind_another_nat: Home) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_mapping_is_renewed_and_removed_at_the_end(home: Home, method: str) -> None:
     home.use(lifetime=2)
-    times = PortMapTimes(lifetime=2, check=60.0, judge=0.1)
+    times = PortMapTimes(lifetime=2, check=60.0, prove=0.1)
     kept = home.mapper(method, times)
     first: list[float] = []
 
@@ -295,7 +302,14 @@ def test_an_edge_maps_its_port_and_gives_it_back(home: Home) -> None:
     mapped = wait_until("the port is mapped", lambda: edge.status()["port_mapping"]["external"], PATIENCE)
     assert mapped == f"{WAN}:40001"
     told = edge.status()["port_mapping"]
-    assert (told["mode"], told["state"], told["method"], told["router"]) == ("auto", "unproven", "upnp", "10.1.0.1")
+    assert (told["mode"], told["method"], told["router"]) == ("auto", "upnp", "10.1.0.1")
+    wait_until("a packet came through", lambda: edge.status()["port_mapping"]["state"] == "working", PATIENCE)
     assert len(home.router.mappings()) == 1
     assert edge.stop() == 0
     assert home.router.mappings() == []
+    home.use(honest=False)  # it says that it maps, and lets nothing in
+    edge.start()
+    edge.wait_registered(PATIENCE)
+    wait_until("proofs are asked for", lambda: edge.counters()["daemon_portmap_asked"] > 2, PATIENCE)
+    assert edge.status()["port_mapping"]["state"] == "unproven"
+    assert edge.stop() == 0

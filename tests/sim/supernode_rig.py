@@ -88,6 +88,7 @@ class Rig:
         self.relay = RelayModel(vfuze=self.settings.vfuze, every_type=True)
         self.notes: list[Note] = []
         self.probed: list[tuple[bytes, Endpoint]] = []
+        self.fresh: list[bool] = []
         self.decrypts: list[Decrypt] = []
         self.log: list[Action] = []
         self.core.handle_timer(self.now)
@@ -130,8 +131,9 @@ class Rig:
         match action:
             case Send(datagram, endpoint):
                 sent.append((datagram, endpoint))
-            case SendProbe(datagram, endpoint):
+            case SendProbe(datagram, endpoint, fresh):
                 self.probed.append((datagram, endpoint))
+                self.fresh.append(fresh)
             case Decrypt(token, ciphertext):
                 self.decrypts.append(action)
                 if self.decrypting:

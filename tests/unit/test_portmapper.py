@@ -20,7 +20,7 @@ PUBLIC = IPv4Address("44.128.0.1")
 GATEWAY = Gateway(IPv4Address("10.1.0.1"), IPv4Address("10.1.0.2"), "eth0")
 SUPERNODE = Endpoint.of("44.128.0.10", 7777)
 OUTSIDE = Endpoint(PUBLIC, 40001)
-QUICK = PortMapTimes(lifetime=600, check=0.01, retry=0.01, longest_retry=0.02, again=0.001, judge=0.005, farewell=0.2)
+QUICK = PortMapTimes(lifetime=600, check=0.01, retry=0.01, longest_retry=0.02, again=0.001, prove=0.005, farewell=0.2)
 
 
 class Router:
@@ -195,7 +195,7 @@ def test_one_check_without_an_answer_loses_nothing() -> None:
 
 
 def test_it_is_renewed_and_lost_only_when_it_ended() -> None:
-    rig = Rig(times=PortMapTimes(lifetime=1, check=100.0, retry=0.01, judge=0.005, again=0.001))
+    rig = Rig(times=PortMapTimes(lifetime=1, check=100.0, retry=0.01, prove=0.005, again=0.001))
     router = rig.routers[0]
     router.lifetime = 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from n2n.proto.sn_settings import SupernodeSettings
+from n2n.proto.through import ask_through, came_through
 from n2n.types import SUPERNODE_MAC, Endpoint
 from n2n.wire import (
     CARD_LIMIT,
@@ -19,6 +20,7 @@ from n2n.wire import (
     Welcome,
     Where,
     build,
+    community_id,
     parse,
 )
 from tests.sim.supernode_rig import Party, Rig
@@ -218,3 +220,48 @@ def test_questions_are_answered_at_a_bounded_rate_and_do_not_hush_events() -> No
     assert len(rig.probed) <= 310
     sent = b.send(b.register_datagram(n2n=b"b"))
     assert cards(sent, a) == [b"b"]
+
+
+# -- does a port mapping let anything in
+
+
+def through(party: Party, mapped: Endpoint) -> bytes:
+    return ask_through(community_id("acme"), party.mac, TOKEN, mapped, 1, 2)
+
+
+def test_an_answer_can_be_had_through_a_port_mapping() -> None:
+    rig = Rig(PROBE)
+    a = Party(rig, 1)
+    a.register()
+    mapped = Endpoint(a.endpoint.ip, 40_001)
+    question = through(a, mapped)
+    assert a.send(question) == []
+    ((datagram, to),) = rig.probed
+    assert to == mapped
+    assert rig.fresh == [True], "from a port that nothing was ever sent to"
+    assert len(datagram) <= len(question), "nobody gains by asking in somebody else's name"
+    assert parse(datagram).header.dest == a.mac
+    assert came_through(datagram, TOKEN)
+    assert not came_through(datagram, bytes(8))
+    for number in range(len(datagram)):
+        came_through(datagram[:number], TOKEN)  # cut: never raises
+    assert not came_through(question, TOKEN), "our own question is no answer"
+    assert not came_through(TOKEN * 20, TOKEN)
+
+
+def test_only_a_registered_edge_gets_an_answer_through_to_its_own_address() -> None:
+    rig = Rig(PROBE)
+    a = Party(rig, 1)
+    mapped = Endpoint(a.endpoint.ip, 40_001)
+    assert a.send(through(a, mapped)) == []
+    a.register()
+    assert a.send(through(a, Endpoint.parse("198.51.100.9:53"))) == []
+    a.port += 1
+    assert a.send(through(a, mapped)) == []
+    assert not rig.probed
+    assert rig.core.counters()["wheres_refused"] == 3
+    without = Rig()
+    b = Party(without, 1)
+    b.register()
+    assert b.send(through(b, Endpoint(b.endpoint.ip, 40_001))) == []
+    assert without.core.counters()["wheres_no_port"] == 1

@@ -117,6 +117,8 @@ class Drive(Generic[CoreT]):
     def __init__(self, core: CoreT, plane: PlaneLike, execute: Callable[[Sequence[Any]], None]) -> None:
         self.core = core
         self.faults = 0
+        self.first: Callable[[bytes], bool] | None = None
+        """Looks at each datagram before the core does; what it takes (True) the core does not see. Must not raise."""
         self._plane = plane
         self._execute = execute
         # A supernode's core has no use for it, and its plane gives no notices.
@@ -172,6 +174,8 @@ class Drive(Generic[CoreT]):
         batch = self._plane.receive(BATCH)
         now = instant()
         for datagram, ip, port in batch:
+            if ip and self.first is not None and self.first(datagram):
+                continue
             if ip:
                 self._guard(self.core.receive, datagram, Endpoint.of_packed(ip, port), now)
             elif self._traffic is not None:  # frames were sent to this peer

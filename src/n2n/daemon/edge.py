@@ -26,7 +26,8 @@ from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
 from n2n.daemon.known import KeyMemory
 from n2n.daemon.live import edge_keys
 from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
-from n2n.daemon.resolver import Resolver
+from n2n.daemon.proof import PortProof
+from n2n.daemon.resolver import Resolver, reachable
 from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
@@ -249,7 +250,7 @@ class EdgeDaemon(Daemon):
             gso=config.udp_gso,
             gro=config.udp_gro,
         )
-        self._resolver = Resolver(config.supernodes, _reachable(socks[0]), self._warn)
+        self._resolver = Resolver(config.supernodes, reachable(socks[0]), self._warn)
         core = make_core(config, machine_id, await self._memory.load(), plane.next_sequence, key)
         self._drive = Drive(core, plane, self._execute)
         self.tell("info", "starting", self._introduction())
@@ -262,6 +263,8 @@ class EdgeDaemon(Daemon):
         undo.callback(self.hosts.close)
         self._drive.call(self._drive.core.start)
         self._watch_network()
+        proof = PortProof(plane, community_id(config.community), self.mac, mapper.proven)
+        mapper.prove, self._drive.first = proof.ask, proof.take
         self._spawn(mapper.run(), "port mapping")
 
     async def _open_taps(self, undo: contextlib.AsyncExitStack, count: int) -> list[TapLike]:
@@ -470,10 +473,3 @@ class EdgeDaemon(Daemon):
             self.tell("warning", "announce_failed", {"error": str(error)})
             return
         self._plane.send(datagram, self._supernode.packed, self._supernode.port)
-
-
-def _reachable(sock: socket.socket) -> socket.AddressFamily:
-    """The kind of addresses that a socket can send to."""
-    if sock.family == socket.AF_INET6 and sock.getsockname()[0] == "::":
-        return socket.AF_UNSPEC
-    return socket.AddressFamily(sock.family)

@@ -67,7 +67,8 @@ class PortMapTimes:
         retry: until the next attempt after a failure; doubles.
         longest_retry: bounds that.
         again: least time between losing a mapping and making it again.
-        judge: between two looks at how the supernode sees us.
+        prove: until a packet from outside is asked for again, while none came through; doubles.
+        longest_prove: bounds that.
         farewell: how long the end waits for the router.
     """
 
@@ -76,7 +77,8 @@ class PortMapTimes:
     retry: float = 30.0
     longest_retry: float = 900.0
     again: float = 1.0
-    judge: float = 5.0
+    prove: float = 1.0
+    longest_prove: float = 600.0
     farewell: float = 2.0
 
 
@@ -129,12 +131,15 @@ class PortMapper:
         find: Callable[[IPv4Address | None, IPv4Address | None], Gateway] = find_gateway,
         make: Callable[[Gateway, bytes, Counter[str], Sequence[Method]], list[Client]] = make_clients,
     ) -> None:
-        self.counts: Counter[str] = Counter(portmap_malformed=0, portmap_silent=0, portmap_lost=0, portmap_faults=0)
+        names = ("malformed", "silent", "lost", "faults", "asked")
+        self.counts: Counter[str] = Counter({f"portmap_{name}": 0 for name in names})
         self._methods: tuple[Method, ...] = tuple(one for one in METHODS if mode in ("auto", one))
         self._local = local
         self._secret = secret
         self._tell = tell
         self._changed = changed
+        self.prove: Callable[[Endpoint, Endpoint], None] = lambda mapped, supernode: None
+        """Asks a supernode to send a packet to the mapped endpoint; `proven` is called when it came."""
         self._seen_as = seen_as
         self._times = times
         self._find = find
@@ -281,8 +286,17 @@ class PortMapper:
         epoch.restarted(mapping.epoch, time.monotonic())
         check_at = time.monotonic() + self._times.check
         renew_at = _renewal(mapping, self._renewed)
+        gap = self._times.prove
+        prove_at = time.monotonic()
         while True:
-            nudged = await self._wait(min(renew_at, check_at, time.monotonic() + self._times.judge) - time.monotonic())
+            if self._proven:  # should that end, it is asked for again at once
+                gap, prove_at = self._times.prove, time.monotonic()
+            elif time.monotonic() >= prove_at:
+                self._ask_for_proof()
+                prove_at = time.monotonic() + gap
+                gap = min(gap * 2, self._times.longest_prove)
+            next_at = min(renew_at, check_at, check_at if self._proven else prove_at)
+            nudged = await self._wait(max(next_at - time.monotonic(), 0.0))
             self._judge()
             if nudged:
                 self._nudge.clear()
@@ -304,6 +318,11 @@ class PortMapper:
             check_at = time.monotonic() + self._times.check
             if renewing:
                 renew_at = self._next_renewal(silent)
+
+    def _ask_for_proof(self) -> None:
+        if self._view.external is not None and self._towards is not None:
+            self.counts["portmap_asked"] += 1
+            self.prove(self._view.external, self._towards)
 
     def _overdue(self) -> bool:
         """Whether the mapping has ended because it could not be renewed."""

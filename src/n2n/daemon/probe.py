@@ -41,13 +41,25 @@ class ProbeSocket:
         """Listen no more."""
         self._loop.remove_reader(self._sock.fileno())
 
-    def send(self, datagram: bytes, endpoint: Endpoint) -> None:
-        """Send a datagram; one that the kernel does not take is counted, and lost as on any network."""
+    def send(self, datagram: bytes, endpoint: Endpoint, *, fresh: bool = False) -> None:
+        """Send a datagram; one that the kernel does not take is counted, and lost as on any network.
+
+        Args:
+            fresh: from another port of the same address, which the kernel chooses and which is closed at once.
+        """
         host = str(endpoint.ip)
         if self._sock.family == socket.AF_INET6 and endpoint.ip.version == 4:
             host = f"::ffff:{host}"
         try:
-            self._sock.sendto(datagram, (host, endpoint.port))
+            if fresh:
+                with socket.socket(self._sock.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as once:
+                    if self._sock.family == socket.AF_INET6:
+                        v6only = self._sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                        once.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+                    once.bind((self._sock.getsockname()[0], 0))
+                    once.sendto(datagram, (host, endpoint.port))
+            else:
+                self._sock.sendto(datagram, (host, endpoint.port))
         except OSError:
             self.failures += 1
 

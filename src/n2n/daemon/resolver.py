@@ -13,7 +13,7 @@ from n2n.errors import PlatformError
 from n2n.net.udp import resolve
 from n2n.types import Endpoint
 
-__all__ = ["Resolver", "resolve_aside"]
+__all__ = ["Resolver", "reachable", "resolve_aside"]
 
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 60.0
@@ -126,3 +126,10 @@ class Resolver:
     def _next_supernode(self) -> None:
         self._turn += 1
         self._asked = 0
+
+
+def reachable(sock: socket.socket) -> socket.AddressFamily:
+    """The kind of addresses that a socket can send to."""
+    if sock.family == socket.AF_INET6 and sock.getsockname()[0] == "::":
+        return socket.AF_UNSPEC
+    return socket.AddressFamily(sock.family)

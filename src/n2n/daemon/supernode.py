@@ -271,7 +271,7 @@ class SupernodeDaemon(Daemon):
 
     def _on_send_probe(self, action: SendProbe) -> None:
         if self._probe is not None:
-            self._probe.send(action.datagram, action.endpoint)
+            self._probe.send(action.datagram, action.endpoint, fresh=action.fresh)
 
     def _on_put_member(self, action: PutMember) -> None:
         assert self._plane is not None

@@ -34,7 +34,7 @@ table inet filter {
   chain prerouting_miniupnpd { }
   chain postrouting_miniupnpd { }
   chain prerouting { type nat hook prerouting priority -100; policy accept;
-    jump prerouting_miniupnpd
+    {jump}
   }
   chain postrouting { type nat hook postrouting priority 100; policy accept;
     jump postrouting_miniupnpd
@@ -79,6 +79,7 @@ class HomeRouter:
         lifetime: longest lifetime of a mapping by NAT-PMP and PCP, in seconds.
         allowed: makes mappings; False: refuses all.
         says: the external address that it claims to have; None: its own.
+        honest: what it maps it lets in; False: it says so only.
 
     Raises:
         PlatformError: miniupnpd or nft is not installed.
@@ -97,6 +98,7 @@ class HomeRouter:
         lifetime: int = 86400,
         allowed: bool = True,
         says: str | None = None,
+        honest: bool = True,
     ) -> None:
         need_rights("nft", "miniupnpd")
         self.host = host
@@ -109,6 +111,7 @@ class HomeRouter:
             "lifetime": lifetime,
             "allowed": allowed,
             "says": says,
+            "honest": honest,
         }
         """The arguments of the same names: change them, then `restart`."""
         self._starts = 0
@@ -123,7 +126,8 @@ class HomeRouter:
         Raises:
             NotReady: it does not listen; PlatformError: it ended, with the end of its log.
         """
-        self.host.run("nft", "-f", "-", input=_RULES)
+        rules = _RULES.replace("{jump}", "jump prerouting_miniupnpd" if self.options["honest"] else "")
+        self.host.run("nft", "-f", "-", input=rules)
         self._starts += 1
         leases = self.host.folder / "leases"
         leases.write_text("")

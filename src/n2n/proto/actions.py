@@ -81,10 +81,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Send one datagram from the supernode's second socket, the one at its probe port."""
+    """Send one datagram from the supernode's second socket, the one at its probe port.
+
+    Args:
+        fresh: from a port that nothing was ever sent to instead, used for this datagram alone.
+    """
 
     datagram: bytes
     endpoint: Endpoint
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,24 @@ class Whereabouts:
         if question.answer:
             self._state.count("not_a_request")
             return
+        if question.other and question.observed is not None:
+            self._through(header, question, question.observed, source, now)
+            return
         answer = SNPublicSecret(n2n=self._answer(header, question, source, question.other).pack())
         datagram = own(PacketType.SN_PUBLIC_SECRET, 0, now, answer)
         self._send(datagram, source, probe=question.other)
+
+    def _through(self, header: ProtoV, question: Where, mapped: Endpoint, source: Endpoint, now: Instant) -> None:
+        """Answer to another port of the asker, from a port that it never sent to (see :mod:`n2n.proto.through`)."""
+        state = self._state
+        answer = self._answer(header, question, source, True)
+        if not answer.known or mapped.ip != source.ip:
+            state.count("wheres_refused")
+        elif not state.settings.probe_port:
+            state.count("wheres_no_port")
+        else:
+            state.count("wheres_sent")
+            state.out.append(SendProbe(self._pong(header, "", answer.pack(), now), mapped, fresh=True))
 
     def receive(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
         """A datagram came to the probe port.  Never raises for what is in it."""
@@ -92,11 +107,17 @@ class Whereabouts:
         if check_id is None:
             reply = own(PacketType.SN_PUBLIC_SECRET, 0, now, SNPublicSecret(n2n=packed))
         else:
-            # A pong: the data plane of an edge passes these on from whatever endpoint they come.  Without the
-            # supernode's flag, which an edge believes from the main port only.
-            back = ProtoV(PacketType.PING, header.community, SUPERNODE_MAC, header.source, timestamp=int(now.wall))
-            reply = build(back, PeerToPing(check_id, is_pong=True, n2n=packed))
+            reply = self._pong(header, check_id, packed, now)
         self._send(reply, source, probe=not question.other)
+
+    @staticmethod
+    def _pong(header: ProtoV, check_id: str, packed: bytes, now: Instant) -> bytes:
+        """The data plane of an edge passes pongs on from whatever endpoint they come.
+
+        It is without the supernode's flag, which an edge believes from the main port only.
+        """
+        back = ProtoV(PacketType.PING, header.community, SUPERNODE_MAC, header.source, timestamp=int(now.wall))
+        return build(back, PeerToPing(check_id, is_pong=True, n2n=packed))
 
     def _answer(self, header: ProtoV, question: Where, source: Endpoint, from_probe: bool) -> Where:
         member = self._state.registry.find(header.community, header.source)
