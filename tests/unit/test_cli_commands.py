@@ -130,6 +130,17 @@ class TestReaders:
         assert re.search(r"^sent +1 frames, 2\.0 KiB$", text, re.MULTILINE)
         assert re.search(r"^acme +10\.1\.2\.0/24 +2 +3", text, re.MULTILINE)
 
+    def test_a_refused_key_is_seen(self, edge: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+        edge.answers["status"] = {
+            "result": EDGE | {"supernode": EDGE["supernode"] | {"key": "aa", "refused_key": "bb"}}
+        }
+        assert main(["status", "--instance", "tap0"]) == 0
+        text = capsys.readouterr().out
+        assert re.search(r"^its key +SHA256:aa$", text, re.MULTILINE)
+        assert re.search(
+            r"^REFUSED +another key of the supernode, SHA256:bb \(see n2n key accept\)$", text, re.MULTILINE
+        )
+
     def test_status_for_programs(
         self, edge: FakeDaemon, supernode: FakeDaemon, capsys: pytest.CaptureFixture[str]
     ) -> None:

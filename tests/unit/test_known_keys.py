@@ -13,7 +13,7 @@ import pytest
 from n2n.api.service import edge_methods
 from n2n.api.views import edge_status
 from n2n.cli.main import main
-from n2n.config import EdgeConfig
+from n2n.config import EdgeConfig, load_edge
 from n2n.daemon.edge import EdgeDaemon
 from n2n.errors import ConfigError, NotReady, StoreError
 from n2n.net import Tap
@@ -247,6 +247,22 @@ def test_keys_that_cannot_be_kept_are_told(tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert events[0]["event"] == "key_not_kept"
+
+
+@pytest.mark.parametrize(("text", "rule"), [("auto", None), ("true", True), ("false", False), ("'auto'", None)])
+def test_the_rule_in_a_file(tmp_path: Path, text: str, rule: bool | None) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(f"community: acme\nsupernode_addr: {THERE}\naccept_new_key: {text}\n")
+    assert load_edge(path, {}).config.accept_new_key is rule
+    assert load_edge(path, {}, {"accept_new_key": "auto"}).config.accept_new_key is None
+
+
+@pytest.mark.parametrize("text", ["perhaps", "1", "'true'", "[true]"])
+def test_a_rule_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(f"community: acme\nsupernode_addr: {THERE}\naccept_new_key: {text}\n")
+    with pytest.raises(ConfigError, match=":3: accept_new_key"):
+        load_edge(path, {})
 
 
 class TestCommand:

@@ -77,7 +77,8 @@ class TestInstall:
         config = root / "etc/n2n/home.yaml"
         assert stat.S_IMODE(config.stat().st_mode) == 0o600, "a passphrase may come into it"
         assert "systemctl enable --now n2n-edge@home.service" in capsys.readouterr().out
-        assert not (root / "etc/sysusers.d").exists()
+        assert "SupplementaryGroups=n2n" in unit
+        assert "u n2n" in (root / "etc/sysusers.d/n2n.conf").read_text(), "the group that the unit names"
 
     def test_a_supernode(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert install(root, "supernode") == 0
@@ -105,6 +106,14 @@ class TestInstall:
         assert "was not written by n2n" in capsys.readouterr().err
         assert main(["service", "uninstall", "edge", "--root", str(root)]) == 2
         assert unit.read_text() == "[Service]\n"
+
+    def test_the_group_stays_while_somebody_needs_it(self, root: Path) -> None:
+        install(root, "supernode")
+        install(root, "edge")
+        assert main(["service", "uninstall", "supernode", "--root", str(root)]) == 0
+        assert (root / "etc/sysusers.d/n2n.conf").exists()
+        assert main(["service", "uninstall", "edge", "--root", str(root)]) == 0
+        assert not (root / "etc/sysusers.d/n2n.conf").exists()
 
     def test_uninstall_keeps_configuration(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         install(root, "supernode")
@@ -161,13 +170,24 @@ class TestLive:
 
     def test_a_sample_is_not_started(self, root: Path, commands: list[tuple[str, ...]]) -> None:
         assert install(root, "edge", "home", "--now") == 0
-        assert commands == [("systemctl", "daemon-reload")]
+        assert commands == [("systemd-sysusers", "n2n.conf"), ("systemctl", "daemon-reload")]
         assert install(root, "edge", "home", "--now") == 0
         assert commands[-1] == ("systemctl", "enable", "--now", "--no-block", "n2n-edge@home.service")
 
     def test_the_user_comes_first(self, root: Path, commands: list[tuple[str, ...]]) -> None:
         assert install(root, "supernode") == 0
         assert commands == [("systemd-sysusers", "n2n.conf"), ("systemctl", "daemon-reload")]
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_addresses_can_be_kept(
+        self, known: bool, root: Path, commands: list[tuple[str, ...]], monkeypatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HOME", str(root))
+        if known:
+            (root / ".n2n-go").mkdir()
+            (root / ".n2n-go/machine-id").touch()
+        install(root, "edge")
+        assert ("install -D -m 600" in capsys.readouterr().out) is known
 
     def test_uninstall_stops_first(self, root: Path, commands: list[tuple[str, ...]]) -> None:
         install(root, "edge", "home")

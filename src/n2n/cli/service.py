@@ -57,17 +57,15 @@ def install(
     live = _is_live(root)
     unit, instance = _UNITS[role], _instance(role, name)
     text = _unit(unit, _program(program, root))
-    if role is Role.SUPERNODE:
-        _write(root / _SYSUSERS, _data("n2n.sysusers"))
+    _write(root / _SYSUSERS, _data("n2n.sysusers"))
     _write(root / _UNIT_DIR / unit, text)
     path = root / _CONFIG_DIR / f"{name if role is Role.EDGE else 'supernode'}.yaml"
     fresh = _configure(path, role)
     if not live:
         print(f"then: systemctl daemon-reload && systemctl enable --now {instance}")
         return
-    if role is Role.SUPERNODE:
-        _run("systemd-sysusers", "n2n.conf")
-        _tell_of_old_state()
+    _run("systemd-sysusers", "n2n.conf")
+    _tell_of_old_state(role)
     _run("systemctl", "daemon-reload")
     if now and not fresh:
         _run("systemctl", "enable", "--now", "--no-block", instance)
@@ -85,7 +83,7 @@ def uninstall(role: _Role, root: _Root = Path("/")) -> None:
         for instance in _instances(unit):
             _run("systemctl", "disable", "--now", instance)
     removed = [path for path in (root / _UNIT_DIR / unit,) if _remove(path)]
-    if role is Role.SUPERNODE and _remove(root / _SYSUSERS):
+    if not any((root / _UNIT_DIR / each).exists() for each in _UNITS.values()) and _remove(root / _SYSUSERS):
         removed.append(root / _SYSUSERS)
     if _is_live(root):
         _run("systemctl", "daemon-reload")
@@ -212,7 +210,13 @@ def _run(*command: str) -> None:
         raise PlatformError(f"{' '.join(command)}: {why}")
 
 
-def _tell_of_old_state() -> None:
+def _tell_of_old_state(role: Role) -> None:
+    """Say how to take along what a daemon had that did not run as a service: it lies elsewhere."""
+    if role is Role.EDGE:
+        old, new = Path("~/.n2n-go/machine-id").expanduser(), Path("/var/lib/n2n/.n2n-go/machine-id")
+        if old.exists() and not new.exists():
+            print(f"to keep the addresses of the edges that ran as root: install -D -m 600 {old} {new}")
+        return
     new = Path("/var/lib/n2n-supernode")
     if _OLD_STATE.exists() and not (new / _OLD_STATE.name).exists():
         print(

@@ -112,6 +112,7 @@ def print_edge(found: dict[str, Any]) -> None:
             ("mac", found["mac"]),
             ("supernode", _endpoint(found["supernode"])),
             ("its key", _print_of(found["supernode"].get("key"))),
+            ("REFUSED", _refused(found["supernode"].get("refused_key"))),
             ("public", found["public"]),
             ("port mapping", _port_mapping(found.get("port_mapping"))),
             ("frames", "sealed" if found["sealed"] else "NOT SEALED: readable on the way"),
@@ -170,6 +171,10 @@ def _port_mapping(found: dict[str, Any] | None) -> str | None:
         state += f": {found['external']} by {found['method']}"
     told = f"{state} ({found['reason']})" if found["reason"] else state
     return f"{told}. {found['remedy']}" if found["remedy"] else told
+
+
+def _refused(fingerprint: str | None) -> str | None:
+    return f"another key of the supernode, SHA256:{fingerprint} (see n2n key accept)" if fingerprint else None
 
 
 def _endpoint(supernode: dict[str, Any]) -> str:
