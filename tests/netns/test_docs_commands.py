@@ -1,0 +1,179 @@
+"""What README and the operators' documents tell people to type works when it is typed: commands, and firewall rules."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from n2n.lab.nodes import EdgeNode
+from n2n.lab.topology import Host
+from n2n.lab.traffic import ping
+
+from ..lint.test_docs import ROOT, parts, spans
+from .needs import need_tool
+from .networks import PATIENCE, Network, network
+
+DOCS = [ROOT / "README.md", ROOT / "docs" / "OPERATING.md", ROOT / "docs" / "NETWORK.md"]
+
+#: Commands that need more than a network that stands, and the test that runs them.
+ELSEWHERE = {
+    "n2n upnp": "tests/netns/test_port_mapping.py",
+    "n2n bench": "tests/netns/test_bench.py",
+    "n2n taptest": "tests/netns/test_bench.py",
+    "n2n lab": "tests/netns/test_standing.py",
+    "n2n key accept": "tests/netns/test_operating.py",
+    "n2n COMMAND": "tests/unit/test_cli_help.py",
+}
+#: Started by the fixture, with these very words.
+RUNNING = {"n2n supernode serve", "n2n edge up --config edge.yaml", "n2n edge up --config edge.yaml -v", "n2n edge up"}
+#: What is added to a command, so that it ends, asks nobody, or leaves this machine alone.
+MORE = {
+    "n2n logs": ["--no-follow"],
+    "n2n service": ["--root", "{folder}"],
+    "n2n key fingerprint": ["--state-dir", "{sn_state}"],
+    "n2n key list": ["--state-dir", "{state}"],
+    "n2n key forget": ["--state-dir", "{state}"],
+    "n2n config init": ["--output", "{folder}/new-{number}.yaml"],
+}
+
+
+def commands(path: Path) -> list[str]:
+    """The command lines of ours in a document, without comments: those of code blocks, and those in backticks."""
+    prose, blocks = parts(path.read_text())
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    found = [" ".join(shlex.split(line, comments=True)) for line in lines if line.startswith("n2n ")]
+    found += [span for span in spans(prose) if span.startswith("n2n ") and " | " not in span and "..." not in span]
+    return list(dict.fromkeys(found))
+
+
+ALL = list(dict.fromkeys((path, command) for path in DOCS for command in commands(path)))
+
+
+def longest(table: dict[str, object], command: str) -> str | None:
+    """The entry that this command begins with."""
+    return max((key for key in table if f"{command} ".startswith(f"{key} ")), key=len, default=None)
+
+
+@dataclass
+class Place:
+    """A supernode, and the edges home and laptop of our-community, as the documents have them."""
+
+    net: Network
+    home: EdgeNode
+    laptop: EdgeNode
+    folder: Path
+
+    def type(self, command: str, number: int) -> subprocess.CompletedProcess[str]:
+        """Run a command as the document has it, with the names of this network in place of its examples."""
+        words = shlex.split(command.partition(" > ")[0])
+        at_supernode = "supernode" in words or "key fingerprint" in command
+        host = self.net.supernode.host if at_supernode else self.home.host
+        config = self.home.folder / "config.yaml"
+        known = {
+            "edge.yaml": str(config), "/etc/n2n/home.yaml": str(config), "/etc/hosts": str(self.folder / "hosts"),
+            "supernode.example.org:7777": self.net.supernode.endpoint, "home.yaml": str(config),
+        }  # fmt: skip
+        more = MORE[key] if (key := longest(dict(MORE), command)) else []
+        names = {
+            "folder": self.folder, "number": number, "state": self.home.config["state_dir"],
+            "sn_state": self.net.supernode.config["state_dir"],
+        }  # fmt: skip
+        words = [known.get(word, word) for word in words[1:]] + [word.format(**names) for word in more]
+        return host.run(sys.executable, "-m", "n2n", *words, check=False, env=self.environment(host))
+
+    def environment(self, host: Host) -> dict[str, str]:
+        return {**os.environ, "N2N_RUN_DIR": str(host.folder / "run"), "HOME": str(self.home.folder), "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with network("ab") as net:
+        shared = {"community": "our-community", "passphrase": "a long passphrase that all members share"}
+        home, laptop = net.edge("a", name="home", **shared), net.edge("b", name="laptop", **shared)
+        net.up(home, laptop)
+        home.wait_path(laptop, "direct", PATIENCE)
+        folder = tmp_path_factory.mktemp("docs")
+        (folder / "hosts").write_text("127.0.0.1 localhost\n")
+        yield Place(net, home, laptop, folder)
+
+
+def test_the_documents_have_commands() -> None:
+    assert len(ALL) > 40
+    assert {path for path, _ in ALL} == set(DOCS)
+
+
+def test_what_runs_elsewhere_does() -> None:
+    words = {key: key.split()[1] for key in ELSEWHERE}
+    assert [key for key, name in ELSEWHERE.items() if not (ROOT / name).is_file()] == []
+    texts = {name: (ROOT / name).read_text() for name in ELSEWHERE.values()}
+    assert [key for key, name in ELSEWHERE.items() if words[key] != "COMMAND" and words[key] not in texts[name]] == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [pytest.param(n, command, id=f"{path.name}: {command}") for n, (path, command) in enumerate(ALL)],
+)
+def test_it_can_be_typed(place: Place, number: int, command: str) -> None:
+    if longest(dict(ELSEWHERE), command) or command in RUNNING:
+        return
+    if "kick laptop" in command or "edges" in command:  # it may be on its way back from an earlier kick
+        place.laptop.wait_registered(PATIENCE)
+    found = place.type(command, number)
+    assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"
+    assert "Traceback" not in found.stderr
+
+
+# ---- firewall rules -----------------------------------------------------------------------------
+
+
+def tables() -> dict[str, str]:
+    """The nftables rule sets of the documents, by the name of their table."""
+    blocks = [block for path in DOCS for block in parts(path.read_text())[1] if block.startswith("table inet ")]
+    return {block.split()[2]: block for block in blocks}
+
+
+@pytest.mark.root
+def test_the_firewall_rules_let_through_what_they_promise(place: Place) -> None:
+    need_tool("nft")
+    rules, home, laptop = tables(), place.home, place.laptop
+    assert set(rules) == {"n2n_supernode", "n2n_edge"}
+
+    def load(host: Host, name: str, text: str) -> None:
+        file = place.folder / f"{host.name}-{name}.nft"
+        file.write_text(text + "\n")
+        host.run("nft", "-f", str(file))
+
+    try:
+        load(place.net.supernode.host, "sn", rules["n2n_supernode"])
+        load(home.host, "edge", rules["n2n_edge"])
+        # As hosts are that let in answers only: the edges must reach each other all the same.
+        for edge in (home, laptop):
+            edge.stop()
+            closed = rules["n2n_supernode"].replace("n2n_supernode", "closed").replace("{ 7777, 7778 }", "1")
+            load(edge.host, "closed", closed)
+        place.net.up(home, laptop)
+        for here, there in ((home, laptop), (laptop, home)):
+            here.wait_path(there, "direct", PATIENCE)
+            assert ping(here.host, there.address, count=2).received == 2
+        # Ping and ssh may come in by the TAP device, nothing else.
+        home.host.run("nft", "delete", "table", "inet", "closed")
+        listening = "import socket; s = socket.create_server(('', {0})); s.accept()"
+        for port, answer in ((22, 0), (80, 1)):
+            server = home.host.python("-c", listening.format(port), log=f"port-{port}")
+            trial = f"import socket, sys, time\nend = time.monotonic() + {40 if answer == 0 else 2}\n"
+            trial += "while time.monotonic() < end:\n    try:\n"
+            trial += f"        socket.create_connection(('{home.address}', {port}), 1)\n        sys.exit(0)\n"
+            trial += "    except ConnectionRefusedError: time.sleep(0.1)\n    except OSError: pass\nsys.exit(1)"
+            assert laptop.host.run(sys.executable, "-c", trial, check=False).returncode == answer, port
+            server.kill()
+    finally:
+        for host in (place.net.supernode.host, home.host, laptop.host):
+            host.run("nft", "flush", "ruleset")
