@@ -19,7 +19,7 @@ from .needs import need_tool
 
 #: Seconds that a pair has in a test: nothing needs as long, unless the machine is busy.
 GENEROUS = 60.0
-SOME = "full:port,addr:symmetric,port:port,symmetric:symmetric,open:carrier,blocked:full"
+SOME = "full:port,addr:symmetric,port:port,port:symmetric,symmetric:symmetric,open:carrier,blocked:full"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,11 +25,7 @@ def test_what_is_expected_does_not_depend_on_who_is_first() -> None:
     for pair in ALL_PAIRS:
         assert expected(pair) == expected(Pair(pair.b, pair.a))
     relayed = {str(pair) for pair in ALL_PAIRS if expected(pair) == "relay"}
-    assert relayed == {
-        "symmetric:symmetric",
-        "carrier:symmetric",
-        *(f"blocked:{kind}" for kind in COLUMNS),
-    }
+    assert relayed == {"symmetric:symmetric", "carrier:symmetric", *(f"blocked:{kind}" for kind in COLUMNS)}
 
 
 def test_an_outcome_tells_median_worst_and_whether_it_was_expected() -> None:

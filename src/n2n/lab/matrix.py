@@ -84,12 +84,11 @@ def expected(pair: Pair) -> str:
     """The path that such a pair comes to: "direct" or "relay".
 
     Pings that both send at the same time open every pair but those where one side has another port for everybody and
-    the other lets in only the endpoints that it wrote to; those are opened by trying many ports (`port_prediction`),
-    unless both sides are such.
+    the other lets in only the endpoints that it wrote to; of these, birthday pings open the ones with a single port on
+    one side. Two sides that both have another port for everybody are left to the relay.
     """
-    for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
-        if one == "blocked" or (one in _HARD and other in _HARD):
-            return "relay"
+    if "blocked" in (pair.a, pair.b) or (pair.a in _HARD and pair.b in _HARD):
+        return "relay"
     return "direct"
 
 
