@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from n2n.config import EdgeConfig
 from n2n.crypto import PayloadCodec, encrypt
 from n2n.proto.edge import EdgeCore, EdgeSettings
 from n2n.proto.watching import WatchSettings
-from n2n.store import KnownKey
+
+if TYPE_CHECKING:
+    from n2n.store import KnownKey
 
 __all__ = ["make_core"]
 
