@@ -19,6 +19,7 @@ from n2n.config import EdgeConfig, Loaded, SupernodeConfig
 from n2n.daemon.live import reconfigure
 from n2n.daemon.logs import level_in_force, set_level
 from n2n.daemon.runtime import RECENT, notify_systemd, on_signals, watchdog_period
+from n2n.daemon.trips import measure
 from n2n.errors import ConfigError, N2NError
 from n2n.proto.edge import EdgeCore
 from n2n.types import MacAddress
@@ -95,8 +96,15 @@ def edge_methods(daemon: EdgeDaemon, instance: str) -> dict[str, Method]:
     async def names(_: Mapping[str, Any]) -> object:
         return views.edge_names(daemon)
 
+    async def ping(params: Mapping[str, Any]) -> object:
+        try:
+            mac = MacAddress.parse(str(params.get("mac")))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return (await measure(daemon, mac))._asdict()
+
     own = {"status": status, "peers": peers, "leases": leases, "state": state, "names": names, "accept_key": accept_key}
-    return own | _shared(daemon)
+    return own | {"ping": ping} | _shared(daemon)
 
 
 def supernode_methods(daemon: SupernodeDaemon, instance: str) -> dict[str, Method]:

@@ -11,7 +11,8 @@ brought it there), state_since, attempts, retry_in, name, community, mac, addres
 public (the edge's endpoint as the supernode sees it), supernode {configured, endpoint, key, refused_key (another one
 that was not taken)}, vfuze, sealed, compressed, peers {total, direct, relay}, traffic {tx_frames, tx_bytes, rx_frames,
 rx_bytes, tx_direct, tx_relay}, port_mapping {mode, state (off, searching, not_needed, none, refused, double_nat,
-unproven, working), reason, remedy, method, router, internal, external, lifetime, expires}.
+unproven, working), reason, remedy, method, router, internal, external, lifetime, expires}, nat (what its NAT does:
+unknown, open, easy (one public endpoint for all destinations), hard (another one for each)).
 
 ``status`` of a supernode, besides: listen, key, subnet, vfuze, strict_hash_checking, edges, leases, relayed,
 communities: list of {name, network, derived, edges, leases}.
@@ -22,7 +23,10 @@ communities: list of {name, network, derived, edges, leases}.
 available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, last_pong, updated, kind (n2n, v5,
 unknown), in_use (the endpoint that frames go to, null while they go by relay), their_path (the way that its frames
 take, as it said last: direct, relay, null), candidates: list of {kind (local, mapped, ipv6, reflexive, peer), endpoint,
-answers, straight, rtt, in_use}, tx_frames, tx_bytes, rx_frames, rx_bytes}.
+answers, straight, rtt, in_use}, nat (as `nat` in the status, as the peer says), tx_frames, tx_bytes, rx_frames,
+rx_bytes}.
+
+``ping`` (edge; of `mac`): outer, relay (seconds there and back, straight and by way of the supernode; null: no answer).
 
 ``names`` (edge): at, names: list of {name, hostname (null: it has none), address, mac, self}.
 
@@ -101,6 +105,7 @@ def edge_status(daemon: EdgeDaemon, instance: str) -> dict[str, Any]:
         "peers": {"total": len(peers), "direct": direct, "relay": len(peers) - direct},
         "traffic": _traffic(daemon.counters()),
         "port_mapping": {"mode": config.port_mapping} | _port_mapping(daemon.port_mapping),
+        "nat": core.nat.name.lower() if core is not None else "unknown",
     }
 
 
@@ -280,6 +285,7 @@ def _peer(daemon: EdgeDaemon, view: PeerView) -> dict[str, Any]:
         "kind": view.kind,
         "in_use": _text(view.in_use),
         "their_path": view.their_path,
+        "nat": view.nat.name.lower(),
         "candidates": [asdict(candidate) | {"endpoint": str(candidate.endpoint)} for candidate in view.candidates],
     } | {name: counts.get(name, 0) for name in ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes")}
 

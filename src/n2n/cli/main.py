@@ -32,6 +32,8 @@ _VERBS: Final = {
     "logs": "n2n.cli.logs",
     "doctor": "n2n.cli.doctor",
     "netcheck": "n2n.cli.netcheck",
+    "why": "n2n.cli.why",
+    "ping": "n2n.cli.why",
     "bench": "n2n.cli.bench",
     "taptest": "n2n.cli.bench",
     "p2viz": "n2n.cli.picture",

@@ -159,6 +159,11 @@ class EdgeCore(EdgeListing):
             self._resolve_at = now.mono + hurry
             self._out.act(Resolve())
 
+    def measure(self, mac: MacAddress, now: Instant) -> None:
+        """Ask a peer over every way to it; `outer_trip` and `relay_trip` of its view tell how long the answers took."""
+        if self.state is EdgeState.REGISTERED:
+            self._mesh.measure(mac, now)
+
     def set_local(self, candidates: Sequence[tuple[CandidateKind, Endpoint]], now: Instant) -> None:
         """Where other edges may reach this host besides where the supernode sees it, best first.
 

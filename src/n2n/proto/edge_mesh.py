@@ -106,6 +106,12 @@ class Mesh:
         self.ways.traffic(member, now)
         return not member.direct
 
+    def measure(self, mac: MacAddress, now: Instant) -> None:
+        """Ask a peer over every way to it."""
+        member = self._table.get(mac)
+        if member is not None and member.way is not None:
+            self.ways.measure(member, member.way, now)
+
     def birthday_won(self, mac: MacAddress, endpoint: Endpoint, now: Instant) -> None:
         """A socket of ours met a peer."""
         member = self._table.get(mac)

@@ -7,11 +7,12 @@ from ipaddress import IPv4Address
 from n2n.proto.edge_mesh import Mesh
 from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_questions import Answer, Questions
+from n2n.proto.notes import Notary
 from n2n.proto.peers import PeerView
 from n2n.proto.registration import EdgeState, Registration, RegistrationView
 from n2n.proto.trust import KeyTrust
 from n2n.types import Endpoint, Instant, MacAddress
-from n2n.wire import LeasesInfos, P2PFullState, PacketType
+from n2n.wire import LeasesInfos, Mapping, P2PFullState, PacketType
 
 __all__ = ["EdgeViews"]
 
@@ -21,6 +22,7 @@ class EdgeViews:
 
     _out: Outbox
     _mesh: Mesh
+    _notary: Notary
     _registration: Registration
     _questions: Questions
     _address: tuple[IPv4Address, int] | None
@@ -60,6 +62,11 @@ class EdgeViews:
     def reflexive(self) -> Endpoint | None:
         """Our own endpoint, as the supernode sees it."""
         return self._mesh.reflexive
+
+    @property
+    def nat(self) -> Mapping:
+        """What our NAT does, as far as is known."""
+        return self._notary.card.mapping
 
     @property
     def full_state(self) -> Answer[P2PFullState] | None:

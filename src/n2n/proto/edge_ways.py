@@ -135,6 +135,14 @@ class Ways:
             member.way.traffic(now)
             self._settle(member, member.way, now)
 
+    def measure(self, member: Member, way: Way, now: Instant) -> None:
+        """Find how long each way takes: ask by way of the supernode, and straight where that is in use."""
+        way.traffic(now)
+        self._call(member, now)
+        if way.chosen is not None:
+            way.ping_now(way.trials[way.chosen], now)
+        self._settle(member, way, now)
+
     def restart(self, member: Member, way: Way, reason: str, now: Instant) -> None:
         """Our own address changed."""
         member.their_path = None

@@ -21,7 +21,7 @@ from n2n.proto.pacing import Bucket
 from n2n.proto.paths import Probe, ProbeSettings
 from n2n.proto.ways import Way
 from n2n.types import SUPERNODE_MAC, Endpoint, Instant, MacAddress, PeerInfo
-from n2n.wire import Card, GoTime, P2PStatus, from_peer, to_peer
+from n2n.wire import Card, GoTime, Mapping, P2PStatus, from_peer, to_peer
 from n2n.wire import Peer as WirePeer
 from n2n.wire import PeerInfo as WirePeerInfo
 
@@ -68,6 +68,9 @@ class PeerView:
         in_use: where our frames to it go; None while they go by relay.
         their_path: the way its frames to us take, as it said last; None: unknown.
         candidates: the endpoints at which an n2n peer is tried.
+        nat: what its NAT does, as it says itself.
+        outer_trip: seconds that the last answer from the endpoint in use took, straight back.
+        relay_trip: seconds that its last answer by way of the supernode took.
     """
 
     mac: MacAddress
@@ -88,6 +91,9 @@ class PeerView:
     in_use: Endpoint | None = None
     their_path: PathName | None = None
     candidates: tuple[CandidateView, ...] = ()
+    nat: Mapping = Mapping.UNKNOWN
+    outer_trip: float | None = None
+    relay_trip: float | None = None
 
 
 class Member:
@@ -216,6 +222,9 @@ class Member:
             in_use=self.target if self.direct else None,
             their_path=self.their_path,
             candidates=() if way is None else way.views(),
+            nat=Mapping.UNKNOWN if self.card is None else self.card.mapping,
+            outer_trip=None if trial is None or not trial.straight else trial.turnaround,
+            relay_trip=None if way is None else way.relay_rtt,
         )
 
     def wire(self) -> WirePeer:
