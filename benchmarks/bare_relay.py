@@ -11,7 +11,7 @@ import argparse
 import socket
 import threading
 
-from n2n.daemon.dataplane import compiled_plane
+from n2n.daemon.dataplane import add_queues, compiled_plane, socket_count
 from n2n.net import open_udp_group
 
 BUFFER = 2 << 20  # as a supernode's default
@@ -25,8 +25,10 @@ def main() -> None:
     options.add_argument("--no-gso", action="store_true")
     options.add_argument("--no-gro", action="store_true")
     asked = options.parse_args()
-    sockets = open_udp_group(f"0.0.0.0:{asked.port}", asked.threads, buffer_size=BUFFER)
-    plane = compiled_plane("supernode", [one.fileno() for one in sockets], gso=not asked.no_gso, gro=not asked.no_gro)
+    sockets = open_udp_group(f"0.0.0.0:{asked.port}", socket_count(asked.threads), buffer_size=BUFFER)
+    own = [one.fileno() for one in sockets[: asked.threads]]
+    plane = compiled_plane("supernode", own, gso=not asked.no_gso, gro=not asked.no_gro)
+    add_queues(plane, sockets, asked.threads)
     thread = threading.Thread(target=plane.run)
     thread.start()
     for member in asked.members:

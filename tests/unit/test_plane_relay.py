@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from n2n._fastpath.plane import pack_protov, pack_vfuze
-from tests.unit.plane_bench import IP, RelayPlane, Wire, close_all
+from tests.unit.plane_bench import IP, RelayPlane, Wire, close_all, port_of, udp_socket
 
 A, B, C, Z = (bytes([2, 0, 0, 0, 0, n]) for n in (1, 2, 3, 9))
 BROADCAST = b"\xff" * 6
@@ -160,3 +160,19 @@ def test_a_large_community_gets_its_broadcasts_in_several_batches() -> None:
     assert all(wire.sock.recv(100) == flagged(data) for wire in wires)
     assert relay.plane.counters()["relayed_flood"] == 150
     close_all()
+
+
+def test_a_flood_at_one_socket_takes_a_batch_of_a_round_and_no_more(net: Net) -> None:
+    """Whoever's datagrams come by another socket has a turn in every round."""
+    with udp_socket() as further:
+        net.relay.plane.add_socket(further.fileno())
+        net.relay.plane.step(0)  # it obeys
+        for n in range(300):
+            net.wires[A].send(pack_vfuze(B) + n.to_bytes(20, "big"), net.relay.port)
+        net.wires[C].send(pack_vfuze(B) + b"modest", port_of(further))
+        net.relay.plane.step(100)
+        got = net.wires[B].take()
+        assert pack_vfuze(B) + b"modest" in got
+        assert len(got) <= 65
+        net.relay.step()
+        assert net.relay.plane.counters()["relayed"] == 301

@@ -155,7 +155,8 @@ cdef inline int iterate(State *s, int timeout_ms) noexcept nogil:
         s.fatal = EBADFD
         return -1
     if fds[1].revents:
-        for _ in range(ROUNDS):
+        # Beside further sockets no more than a batch, as from each of them: none is to take the others' time.
+        for _ in range(1 if further else ROUNDS):
             n = udp_burst(s, fds[1].fd)
             moved += n
             if n < BATCH:

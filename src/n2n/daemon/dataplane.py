@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from n2n.daemon.drive import PlaneLike
 from n2n.errors import PlatformError, TapError
 from n2n.net import Tap
 
-__all__ = ["PlaneFactory", "TapLike", "compiled_plane", "open_queues", "thread_count"]
+__all__ = ["PlaneFactory", "TapLike", "add_queues", "compiled_plane", "open_queues", "socket_count", "thread_count"]
+
+#: Sockets of a supernode with one thread.  The kernel gives all datagrams of one sender to one of them, so that a flood
+#: fills one receive buffer, and whoever's datagrams come by the others does not notice.
+_QUEUES: Final = 8
 
 
 class PlaneFactory(Protocol):
@@ -54,6 +59,17 @@ def thread_count(asked: int) -> int:
     programs whose packets it carries.
     """
     return asked or 1
+
+
+def socket_count(threads: int) -> int:
+    """How many sockets a supernode receives from: one for each thread, several for one."""
+    return threads if threads > 1 else _QUEUES
+
+
+def add_queues(plane: PlaneLike, sockets: Sequence[socket.socket], threads: int) -> None:
+    """Let a plane of `threads` threads receive from the rest of `sockets`, too."""
+    for one in sockets[threads:]:
+        plane.add_socket(one.fileno())
 
 
 def open_queues(name: str, count: int, *, offload: bool, uso: bool, warn: Callable[[str], None]) -> list[Tap]:

@@ -19,7 +19,7 @@ from n2n.config.kinds import AUTO_PORT
 from n2n.crypto import SupernodeKey
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.commits import CommitQueue
-from n2n.daemon.dataplane import thread_count
+from n2n.daemon.dataplane import add_queues, socket_count, thread_count
 from n2n.daemon.drive import Drive
 from n2n.daemon.logs import log_event
 from n2n.daemon.probe import ProbeSocket
@@ -185,7 +185,9 @@ class SupernodeDaemon(Daemon):
         self._key = key
         leases, networks = await asyncio.to_thread(lambda: (store.load_leases(), store.load_networks()))
         threads = thread_count(config.threads)
-        socks = self._socks = open_udp_group(config.listen_address, threads, buffer_size=config.udp_buffer_size)
+        socks = self._socks = open_udp_group(
+            config.listen_address, socket_count(threads), buffer_size=config.udp_buffer_size
+        )
         for one in socks:
             undo.callback(self._release, one)
         sock = socks[0]
@@ -199,13 +201,14 @@ class SupernodeDaemon(Daemon):
         )
         plane = self._plane = self._make_plane(
             "supernode",
-            [one.fileno() for one in socks],
+            [one.fileno() for one in socks[:threads]],
             vfuze=config.enable_vfuze,
             max_peers=settings.max_members,
             gso=config.udp_gso,
             gro=config.udp_gro,
             max_groups=min(settings.max_communities, settings.max_members),  # those with a member
         )
+        add_queues(plane, socks, threads)
         core = SupernodeCore(settings, public_pem=key.public_pem(), leases=leases, networks=networks, key_size=key.size)
         self._commits = CommitQueue(store, self._execute, self._save_failed)
         undo.push_async_callback(self._commits.close)
