@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from n2n.net.portmap import (
+    Announcements,
     Cause,
     Mapping,
     NatPmpClient,
@@ -23,6 +24,7 @@ from n2n.net.portmap import (
     RouterStatus,
     UpnpClient,
     Wanted,
+    announce,
     answering,
     most_telling,
 )
@@ -393,3 +395,29 @@ def test_the_most_telling_refusal_is_told() -> None:
     assert most_telling([silent, double]) is double
     for cause in Cause:
         assert most_telling([NotMapped(cause, "c")]).cause is cause
+
+
+# ---- announcements ------------------------------------------------------------------------------
+
+
+def test_only_the_router_s_announcements_count_and_one_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announce, "_GROUP", "127.0.0.1")
+    monkeypatch.setattr(announce, "_PORT", 0)
+
+    async def main(router: str) -> int:
+        heard: list[int] = []
+        ears = Announcements(IPv4Address(router), HERE, lambda: heard.append(1))
+        if ears._sock is None:  # the group is no group here: listen all the same
+            ears._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            ears._sock.bind(("127.0.0.1", 0))
+            asyncio.get_running_loop().add_reader(ears._sock.fileno(), ears._readable)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for datagram in (b"", b"x", bytes(12), ADDRESS, b"\2\x80" + bytes(22), ADDRESS, b"\2\x81" + bytes(58)):
+                sock.sendto(datagram, ears._sock.getsockname())
+        await asyncio.sleep(0.05)
+        ears.close()
+        ears.close()
+        return len(heard)
+
+    assert asyncio.run(main("127.0.0.1")) == 1
+    assert asyncio.run(main("127.0.0.2")) == 0

@@ -20,6 +20,7 @@ from typing import Final
 from n2n.errors import N2NError
 from n2n.net.portmap import (
     METHODS,
+    Announcements,
     Cause,
     Client,
     Epoch,
@@ -192,7 +193,7 @@ class PortMapper:
             try:
                 if await self._establish():
                     delay = self._times.retry
-                    await self._keep()
+                    await self._listen_and_keep()
                     await asyncio.sleep(self._times.again)
                     continue
             except NotMapped as error:
@@ -277,6 +278,14 @@ class PortMapper:
         self._judge()
 
     # ---- keep --------------------------------------------------------------------------------
+
+    async def _listen_and_keep(self) -> None:
+        assert self._gateway is not None
+        ears = Announcements(self._gateway.router, self._gateway.source, self._nudge.set)
+        try:
+            await self._keep()
+        finally:
+            ears.close()
 
     async def _keep(self) -> None:
         """Renew the mapping and look after it; returns when it is lost, or has to be looked for again."""

@@ -4,6 +4,7 @@ UPnP IGD through the library miniupnpc, NAT-PMP (RFC 6886) and PCP (RFC 6887) by
 write bytes (`natpmp`, `pcp`) do no input or output.
 """
 
+from n2n.net.portmap.announce import Announcements
 from n2n.net.portmap.clients import Client, NatPmpClient, PcpClient
 from n2n.net.portmap.epoch import Epoch
 from n2n.net.portmap.finder import answering, make_clients
@@ -24,6 +25,7 @@ from n2n.net.portmap.values import (
 
 __all__ = [
     "METHODS",
+    "Announcements",
     "Cause",
     "Client",
     "Entry",
