@@ -513,7 +513,7 @@ class Edge(RuleBasedStateMachine):
             return pack_vfuze(rng.choice([ME, rng.choice(RECEIVERS)])) + payload
         kind = rng.choice([4, 4, 4, 4, 7, 8, 10, 11, 251, 252, 253, rng.randrange(256)])
         if kind != 4 and rng.random() < 0.2:
-            payload = bytes(rng.choice([4096, 4097]))
+            payload = bytes(rng.choice([9186, 9187]))
         named = source if rng.random() < 0.8 else rng.choice(INNER)
         return pack_protov(kind, rng.choice([77, 78]), named, rng.choice(RECEIVERS)) + payload
 

@@ -28,6 +28,7 @@ __all__ = ["PlaneModel", "Unopened", "frame"]
 _ETHERNET = 14
 _SOURCES = 4
 _NOTICE_EVERY = 1.0
+_LONGEST_PING = 9216
 _TAKEN = frozenset({7, 8, 10, 11, 251, 252, 253})
 
 
@@ -181,7 +182,7 @@ class PlaneModel:
             return "drop_type", b""
         if datagram[2] != PacketType.PING and source != self.supernode:
             return "drop_stranger", b""
-        if datagram[2] == PacketType.PING and len(datagram) > PROTOV_SIZE + 4096:
+        if datagram[2] == PacketType.PING and len(datagram) > _LONGEST_PING:
             return "drop_control_long", b""
         return "control", datagram
 

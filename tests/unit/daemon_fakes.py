@@ -108,6 +108,9 @@ class FakePlane:
     def drop_peer(self, *args: Any) -> None:
         self.calls.append(("drop_peer", *args))
 
+    def peer_mtu(self, *args: Any) -> None:
+        self.calls.append(("peer_mtu", *args))
+
     def allow_source(self, *args: Any) -> None:
         self.calls.append(("allow_source", *args))
 

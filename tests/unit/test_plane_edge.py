@@ -177,7 +177,7 @@ def test_further_sources_are_bounded_and_never_taken_from_another_peer(supernode
         (pack_protov(7, 77, PEER, ME), "drop_stranger"),
         (pack_protov(251, 77, PEER, ME) + b"key", "drop_stranger"),
         (pack_protov(253, 77, PEER, ME), "drop_stranger"),
-        (pack_protov(8, 77, PEER, ME) + bytes(4097), "drop_control_long"),
+        (pack_protov(8, 77, PEER, ME) + bytes(9187), "drop_control_long"),
         (pack_vfuze(OTHER) + frame(ME, PEER), "drop_destination"),
         (pack_vfuze(ME) + frame(OTHER, PEER), "drop_destination"),
         (pack_protov(4, 77, PEER, ME) + frame(OTHER, PEER), "drop_destination"),
@@ -292,7 +292,7 @@ def test_a_full_control_ring_drops_counts_and_recovers(supernode: Wire, peer: Wi
 
 def test_a_ping_may_have_the_length_of_an_honest_one(supernode: Wire, peer: Wire) -> None:
     edge = make(supernode, peer)
-    ping = pack_protov(8, 77, PEER, ME) + bytes(4096)
+    ping = pack_protov(8, 77, PEER, ME) + bytes(9186)  # a padded one, that measures a path
     peer.send(ping, edge.port)
     edge.plane.step(100)
     assert edge.plane.receive() == [(ping, IP, peer.port)]

@@ -9,10 +9,11 @@ from n2n._fastpath.checksum cimport finish_checksum
 from n2n._fastpath.coalesce cimport RUNS, Run, can_begin, fits_run, run_add, run_begin, run_finish, same_flow
 from n2n._fastpath.frames cimport GSO_NONE, PROTO_TCP, VNET_NEEDS_CSUM, VNET_SIZE, Layers, VirtioHeader, find_layers
 from n2n._fastpath.linux cimport EAGAIN, EBADFD, EINTR, errno, read, writev
+from n2n._fastpath.mss cimport clamp_mss
 from n2n._fastpath.ring cimport DATAGRAM, NOTICE, bytes_push
 from n2n._fastpath.segment cimport Cut, cut_begin, cut_count, cut_make
 from n2n._fastpath.state cimport (
-    ARENA_SIZE, Addr, BATCH, HEADROOM, Key, MAX_CONTROL, NOTICE_EVERY, Peer, SLOT_SIZE, State, TAILROOM, TAP_BYTES,
+    ARENA_SIZE, Addr, BATCH, HEADROOM, Key, MAX_PING, NOTICE_EVERY, Peer, SLOT_SIZE, State, TAILROOM, TAP_BYTES,
     TX_QUEUE, bump, bump_by, endpoint_key, mac_key, tx_slot, work_slot,
 )
 from n2n._fastpath.table cimport same_key, table_get
@@ -135,14 +136,21 @@ cdef inline void emit_super(State *s, const Target *t, const uint8_t *frame, int
         emit(s, t, s.arena + s.arena_used + HEADROOM, n)
         s.arena_used += need
 
+cdef inline void fit(State *s, uint8_t *frame, int size, int mtu, bint partial) noexcept nogil:
+    """A connection that begins here shall fit the path."""
+    if clamp_mss(frame, size, mtu, partial):
+        bump(s, V_MSS_CLAMPED)
+
 cdef inline int edge_send(State *s, uint8_t *frame, int size, const VirtioHeader *v) noexcept nogil:
     """Send one frame or super-frame that lies in a slot; how many bytes it had."""
     cdef Target t
     if not find_target(s, frame, size, &t):
         return size
     if v.gso_type != GSO_NONE:
-        emit_super(s, &t, frame, size, v)
+        emit_super(s, &t, frame, size, v)       # data: no SYN comes so
         return size
+    if t.peer != NULL and t.peer.mtu:
+        fit(s, frame, size, t.peer.mtu, v.flags & VNET_NEEDS_CSUM != 0)
     if v.flags & VNET_NEEDS_CSUM:
         if <int>v.csum_start + v.csum_offset + 2 > size:
             bump(s, V_DROP_SUPER)
@@ -325,6 +333,8 @@ cdef inline void edge_data(State *s, uint8_t *payload, int size, const Key *sour
         n2n_bump64(&sender.rx_frames, 1)
         n2n_bump64(&sender.rx_bytes, n)
         n2n_put64(&sender.last_rx, s.now)
+        if sender.mtu:
+            fit(s, payload, n, sender.mtu, False)
     tap_write(s, payload, n)
 
 cdef inline bint edge_takes(int kind) noexcept nogil:
@@ -353,7 +363,7 @@ cdef inline void edge_receive(State *s, uint8_t *data, int size, const uint8_t *
         bump(s, V_DROP_TYPE)
     elif data[OFF_TYPE] != TYPE_PING and not is_from_supernode(s, &source):
         bump(s, V_DROP_STRANGER)        # nobody else has a say in these; the ring to Python is for honest ones
-    elif data[OFF_TYPE] == TYPE_PING and size > MAX_CONTROL:
+    elif data[OFF_TYPE] == TYPE_PING and size > MAX_PING:
         bump(s, V_DROP_CONTROL_LONG)
     else:
         to_control(s, data, size, ip, port)

@@ -115,6 +115,10 @@ class PlaneGroup:
         """As `Plane.drop_peer`."""
         self._each(Plane.drop_peer, mac)
 
+    def peer_mtu(self, mac: bytes, mtu: int) -> None:
+        """As `Plane.peer_mtu`."""
+        self._each(Plane.peer_mtu, mac, mtu)
+
     def allow_source(self, mac: bytes, ip: bytes, port: int) -> None:
         """As `Plane.allow_source`."""
         self._each(Plane.allow_source, mac, ip, port)

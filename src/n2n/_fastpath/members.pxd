@@ -8,8 +8,8 @@ from libc.string cimport memcpy, memset
 
 from n2n._fastpath.atomic cimport n2n_put64, n2n_store
 from n2n._fastpath.ring cimport (
-    OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PUT_MEMBER, OP_PUT_PEER,
-    OP_SUPERNODE, Command, commands_pop,
+    OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PEER_MTU, OP_PUT_MEMBER,
+    OP_PUT_PEER, OP_SUPERNODE, Command, commands_pop,
 )
 from n2n._fastpath.state cimport SOURCES, Key, Peer, State, bump, endpoint_key, mac_key, make_addr
 from n2n._fastpath.table cimport same_key, table_drop_own, table_get, table_put
@@ -171,6 +171,9 @@ cdef inline void apply_commands(State *s) noexcept nogil:
             make_addr(s.families[0], &s.supernode, c.ip, c.port, 0)
             s.supernode_key = endpoint_key(c.ip, c.port)
             s.has_supernode = s.supernode.size != 0
+        elif c.op == OP_PEER_MTU:
+            if s.peers[c.slot].used:
+                s.peers[c.slot].mtu = <int>c.group
         elif c.op == OP_ADD_SOCKET:
             add_socket(s, &c)
         elif c.op == OP_DROP_SOCKET:

@@ -23,8 +23,8 @@ from n2n._fastpath.loop cimport iterate, run_until_stopped
 from n2n._fastpath.members cimport apply_commands
 from n2n._fastpath.openssl cimport OPENSSL_VERSION, OPENSSL_cleanse, OpenSSL_version, n2n_libcrypto_init
 from n2n._fastpath.ring cimport (
-    NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PUT_MEMBER, OP_PUT_PEER,
-    OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
+    NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PEER_MTU, OP_PUT_MEMBER,
+    OP_PUT_PEER, OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
 )
 from n2n._fastpath.state cimport Addr, Peer, State
 from n2n._fastpath.table cimport table_free, table_init
@@ -32,7 +32,7 @@ from n2n._fastpath.verdict cimport V_CONTROL_TX, V_COUNT, V_DROP_NO_ROUTE, V_DRO
 
 COUNTERS = (
     "udp_rx", "udp_rx_bytes", "udp_tx", "udp_tx_bytes", "tap_rx", "tap_rx_bytes", "tap_tx", "tap_tx_bytes",
-    "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx", "notice",
+    "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx", "notice", "mss_clamped",
     "trains_rx", "trains_tx", "super_rx", "super_tx", "train_refused",
     "drop_empty", "drop_short", "drop_foreign", "drop_type", "drop_truncated", "drop_control_long",
     "drop_vfuze_off", "drop_stranger",
@@ -616,6 +616,19 @@ cdef class Plane:
                 del self.slots[name]
                 self.free_slots.append(c.slot)
         return 0
+
+    def peer_mtu(self, bytes mac, int mtu):
+        """Edge: bytes of the largest IP packet that fits the path to a peer; 0: any. TCP connections with it that begin
+        from now on are made to fit, whoever begins them (MSS clamping). No harm where the peer is not known; forgotten
+        with it."""
+        cdef Command c
+        if not 0 <= mtu <= 65535:
+            raise ValueError(f"an MTU has 0 to 65535 bytes, not {mtu}")
+        memset(&c, 0, sizeof(c))
+        c.op, c.group = OP_PEER_MTU, mtu
+        with self.lock:
+            if self._slot(mac, False, &c.slot) == 0:
+                self._command(&c)
 
     def allow_source(self, bytes mac, bytes ip, uint16_t port):
         """Edge: data from this further endpoint count as the peer's, too (at most 4; the oldest is forgotten)."""

@@ -20,6 +20,7 @@ cdef enum Op:
     OP_DROP_MEMBER
     OP_ADD_SOCKET               # slot: its number; header_id: descriptor; group: family; direct: poll it, too
     OP_DROP_SOCKET
+    OP_PEER_MTU                 # slot; group: bytes of the largest IP packet on its path, 0: any
 
 cdef struct Command:
     int op

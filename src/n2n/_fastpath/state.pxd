@@ -37,7 +37,8 @@ cdef enum:
     MAX_TRAIN = 65000           # bytes in a train: what IPv4 and its options leave of 65,535
     TRAIN_RETRY = 60            # seconds until sizes that the path refused are tried again in trains
     SOURCES = 4                 # further endpoints by which a peer's frames may come
-    MAX_CONTROL = 4126          # of a request to a supernode, or a ping: a header and 4096 bytes of message
+    MAX_CONTROL = 4126          # of a request to a supernode: a header and 4096 bytes of message
+    MAX_PING = 9216             # of a ping to an edge: padded ones measure paths
     REPORTS_PER_SECOND = 256    # unknown senders told to Python, at most
     NOTICE_EVERY = 1000000000   # ns between two traffic notices for one peer
     SOCKETS = 9                 # the first is the plane's own, the others are added while it runs
@@ -61,6 +62,7 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
     bint used
     bint direct
     uint64_t noticed            # edge: when Python was last told that the host sends to it; ns, coarse
+    int mtu                     # edge: bytes of the largest IP packet that its path takes; 0: as large as any
     uint32_t header_id          # supernode: community id that its packets carry
     uint32_t group              # supernode: its community
     int next_in_group           # supernode: list of the community's members, -1 ends it

@@ -90,7 +90,7 @@ def edge_status(daemon: EdgeDaemon, instance: str) -> dict[str, Any]:
         "mac": _text(daemon.mac),
         "address": _text(daemon.address),
         "tap": daemon.tap_name,
-        "mtu": config.tap_mtu,
+        "mtu": daemon.mtu,
         "local": _text(daemon.local),
         "public": _text(public),
         "supernode": {

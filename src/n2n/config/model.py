@@ -112,7 +112,7 @@ class EdgeConfig:
         port_mapping: have the router map a port by auto (what answers), upnp, nat-pmp or pcp; or off.
         enable_vfuze: send frames with the short header.
         tap_name: of the TAP device, and of the control socket.
-        tap_mtu: of the TAP device; 1420 just fits a path of 1500 bytes.
+        tap_mtu: of the TAP device, at most; 1420 just fits a path of 1500 bytes.
         heartbeat_interval: between two signs of life to the supernode.
         udp_buffer_size: asked for in each direction of the UDP socket.
         encryption_passphrase: seals every frame; None: they travel in the clear.

@@ -80,6 +80,10 @@ class Birthdays:
         """Number of the plane's socket by which this endpoint is reached; 0: the first."""
         return self._numbers.get(endpoint, 0)
 
+    def socket_of(self, endpoint: Endpoint) -> socket.socket | None:
+        """The winning socket by which this endpoint is reached; None: the first."""
+        return next((sock for at, _, sock in self._winners.values() if at == endpoint), None)
+
     def peer_put(self, mac: MacAddress, endpoint: Endpoint, direct: bool) -> None:
         """The peer's path is this one now: a winner on a path in use is not given up for another."""
         if direct:

@@ -45,6 +45,7 @@ class PlaneLike(Protocol):
     def drop_socket(self, number: int) -> None: ...
     def put_peer(self, mac: bytes, ip: bytes, port: int, direct: bool, socket: int = 0) -> None: ...
     def drop_peer(self, mac: bytes) -> None: ...
+    def peer_mtu(self, mac: bytes, mtu: int) -> None: ...
     def allow_source(self, mac: bytes, ip: bytes, port: int) -> None: ...
     def put_member(self, header_id: int, group: int, mac: bytes, ip: bytes, port: int) -> None: ...
     def drop_member(self, header_id: int, group: int, mac: bytes) -> None: ...
@@ -112,15 +113,23 @@ class Drive(Generic[CoreT]):
         core: what decides.
         plane: where datagrams come from.
         execute: carries out the actions of one drained batch, in order.
+        aside: is offered each datagram first; what it takes (True) the core does not get.
     """
 
-    def __init__(self, core: CoreT, plane: PlaneLike, execute: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(
+        self,
+        core: CoreT,
+        plane: PlaneLike,
+        execute: Callable[[Sequence[Any]], None],
+        aside: Callable[[bytes, Endpoint], bool] | None = None,
+    ) -> None:
         self.core = core
         self.faults = 0
         self.first: Callable[[bytes], bool] | None = None
         """Looks at each datagram before the core does; what it takes (True) the core does not see. Must not raise."""
         self._plane = plane
         self._execute = execute
+        self._aside = aside
         # A supernode's core has no use for it, and its plane gives no notices.
         self._traffic: Callable[[MacAddress, Instant], None] | None = getattr(core, "traffic", None)
         self._loop = asyncio.get_running_loop()
@@ -177,7 +186,9 @@ class Drive(Generic[CoreT]):
             if ip and self.first is not None and self.first(datagram):
                 continue
             if ip:
-                self._guard(self.core.receive, datagram, Endpoint.of_packed(ip, port), now)
+                source = Endpoint.of_packed(ip, port)
+                if self._aside is None or not self._aside(datagram, source):
+                    self._guard(self.core.receive, datagram, source, now)
             elif self._traffic is not None:  # frames were sent to this peer
                 self._guard(self._traffic, MacAddress(datagram), now)
         self.settle()

@@ -20,18 +20,21 @@ from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
 from n2n.daemon.birthday import Birthdays
 from n2n.daemon.candidates import candidates
 from n2n.daemon.dataplane import TapLike, open_queues, thread_count
-from n2n.daemon.drive import Drive, instant
+from n2n.daemon.drive import Drive, PlaneLike
 from n2n.daemon.edge_core import make_core
 from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
 from n2n.daemon.known import KeyMemory
 from n2n.daemon.live import edge_keys
+from n2n.daemon.mtu import PathMtu, Surface
+from n2n.daemon.pathprobe import PathProber
 from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
+from n2n.daemon.progress import progress
 from n2n.daemon.proof import PortProof
 from n2n.daemon.resolver import Resolver, reachable
 from n2n.daemon.surroundings import Change, Watch
 from n2n.errors import N2NError, NotReady, PlatformError
 from n2n.identity import load_machine_id
-from n2n.net import Surroundings, configure, open_udp, open_udp_group, routes_clashing, surroundings
+from n2n.net import Surroundings, configure, open_udp, open_udp_group, routes_clashing, send_whole, surroundings
 from n2n.proto.actions import AllowSource, Birthday, Configure, DropPeer, KeepKey, PutPeer, Resolve, SetSupernode
 from n2n.proto.edge import Answer, EdgeCore, EdgeState, PeerView
 from n2n.types import Endpoint, Instant, MacAddress
@@ -84,6 +87,8 @@ class EdgeDaemon(Daemon):
         self._resolving = False
         self._configuring = asyncio.Lock()
         self._network: Watch | None = None
+        self._prober: PathProber | None = None
+        self._path_mtu: PathMtu | None = None
         self._birthdays: Birthdays | None = None
         self.hosts = HostsKeeper(config.tap_name, self.names, self._warn)
         self._supernode: Endpoint | None = None
@@ -170,28 +175,7 @@ class EdgeDaemon(Daemon):
         return answer
 
     def _progress(self) -> str:
-        core = self.core
-        if core is None:
-            return "it has not been started"
-        where = self._supernode or self.config.supernode_addr
-        match core.state:
-            case EdgeState.RESOLVING:
-                return f"the name in supernode_addr {self.config.supernode_addr} is not resolved yet"
-            case EdgeState.KEY:
-                return f"no answer from the supernode at {where} yet. Does it run, and does UDP get there and back?"
-            case EdgeState.REGISTERING:
-                return f"the supernode at {where} gave its key, but does not answer the registration yet"
-            case EdgeState.REFUSED if core.trust.refused is not None:
-                return (
-                    f"the supernode at {where} has another key than before. If that is right, accept it: "
-                    "n2n key accept; if nobody changed it, somebody is between you and the supernode"
-                )
-            case EdgeState.REFUSED:
-                return f"the supernode at {where} refused: {core.registration(instant()).reason}; see its log"
-            case EdgeState.REGISTERED:
-                return f"registered; {self.tap_name} is being configured"
-            case state:
-                return f"it is {state.value}"
+        return progress(self.core, self._supernode, self.config.supernode_addr, self.tap_name)
 
     def live_keys(self) -> dict[str, Callable[[Any], object]]:
         """See :meth:`Daemon.live_keys`."""
@@ -202,15 +186,23 @@ class EdgeDaemon(Daemon):
         if (drive := self._drive) is not None:
             drive.call(lambda now: step(drive.core, *args, now))
 
+    @property
+    def mtu(self) -> int:
+        """Of the TAP device: as configured, or less where the path to the supernode takes less."""
+        return self._path_mtu.mtu if self._path_mtu is not None else self.config.tap_mtu
+
+    def mtu_configured(self, mtu: int) -> None:
+        """The TAP device was given another MTU: see whether the path takes it."""
+        if self._path_mtu is not None:
+            self._path_mtu.reset(mtu)
+
     def _core_counters(self) -> Mapping[str, int]:
         return self.core.counters() if self.core is not None else {}
 
     def _own_counters(self) -> dict[str, int]:
         counts = {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
-        if self._birthdays is not None:
-            counts |= {f"daemon_{name}": count for name, count in self._birthdays.counts.items()}
-        if self._port_mapper is not None:
-            counts |= {f"daemon_{name}": count for name, count in self._port_mapper.counts.items()}
+        for part in (self._birthdays, self._prober, self._port_mapper):
+            counts |= {f"daemon_{name}": count for name, count in part.counts.items()} if part is not None else {}
         return counts
 
     # ---- start -------------------------------------------------------------------------------
@@ -252,7 +244,8 @@ class EdgeDaemon(Daemon):
         )
         self._resolver = Resolver(config.supernodes, reachable(socks[0]), self._warn)
         core = make_core(config, machine_id, await self._memory.load(), plane.next_sequence, key)
-        self._drive = Drive(core, plane, self._execute)
+        prober = self._make_prober(self.mac, plane)
+        self._drive = Drive(core, plane, self._execute, prober.receive)
         self.tell("info", "starting", self._introduction())
         self._warn_without_passphrase(key)
         self._birthdays = Birthdays(plane, self._one_more_socket, self._birthday_won, self._release)
@@ -294,6 +287,31 @@ class EdgeDaemon(Daemon):
             seen_as=lambda: self.core.reflexive if self.core is not None else None,
             changed=lambda _: self._tell_candidates(),
         )
+
+    def _make_prober(self, mac: MacAddress, plane: PlaneLike) -> PathProber:
+        config = self.config
+
+        def send(datagram: bytes, endpoint: Endpoint) -> bool:
+            further = self._birthdays.socket_of(endpoint) if self._birthdays is not None else None
+            return send_whole(further or self._socks[0], datagram, endpoint)
+
+        async def set_tap(mtu: int) -> None:
+            if self.own_tap:
+                await asyncio.to_thread(configure, self.tap_name, mtu=mtu, up=False)
+
+        prober = self._prober = PathProber(mac, community_id(config.community), plane.next_sequence, send)
+        self._path_mtu = PathMtu(
+            prober,
+            mac,
+            Surface(config.enable_vfuze, bool(config.encryption_passphrase), config.compress_payload),
+            asked=lambda: self.config.tap_mtu,
+            peers=self.peers,
+            set_tap=set_tap,
+            clamp=lambda peer, mtu: plane.peer_mtu(peer.raw, mtu),
+            tell=self.tell,
+        )
+        self._spawn(self._path_mtu.run(), "measuring of paths")
+        return prober
 
     def _introduction(self) -> dict[str, object]:
         config = self.config
@@ -351,6 +369,8 @@ class EdgeDaemon(Daemon):
             self._drive.call(lambda now: core.network_changed(now, change.reason))
             if self._port_mapper is not None:
                 self._port_mapper.network_changed()
+            if self._path_mtu is not None:
+                self._path_mtu.look_again()
 
     def _tell_candidates(self) -> None:
         """Tell the core where others may reach this host."""
@@ -373,14 +393,16 @@ class EdgeDaemon(Daemon):
         assert self._plane is not None
         number = self._socket_for(action.endpoint)
         self._plane.put_peer(action.mac.raw, action.endpoint.packed, action.endpoint.port, action.direct, number)
-        if self._birthdays is not None:
-            self._birthdays.peer_put(action.mac, action.endpoint, action.direct)
+        for follower in (self._birthdays, self._path_mtu):
+            if follower is not None:
+                follower.peer_put(action.mac, action.endpoint, action.direct)
 
     def _on_drop_peer(self, action: DropPeer) -> None:
         assert self._plane is not None
         self._plane.drop_peer(action.mac.raw)
-        if self._birthdays is not None:
-            self._birthdays.peer_dropped(action.mac)
+        for follower in (self._birthdays, self._path_mtu):
+            if follower is not None:
+                follower.peer_dropped(action.mac)
 
     def _on_allow_source(self, action: AllowSource) -> None:
         assert self._plane is not None
@@ -440,7 +462,7 @@ class EdgeDaemon(Daemon):
                 self.tap_name,
                 mac=self.mac,
                 address=address,
-                mtu=self.config.tap_mtu,
+                mtu=self.mtu,
                 up=True,
                 exclusive=True,
             )
@@ -460,6 +482,8 @@ class EdgeDaemon(Daemon):
         self.address = address
         self.tell("info", "configured", {"tap": self.tap_name, "address": str(address)})
         self._announce(address)
+        if self._path_mtu is not None:
+            self._path_mtu.look_again(self._supernode)
         self._ready.set()
 
     def _announce(self, address: IPv4Interface) -> None:

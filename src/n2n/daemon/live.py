@@ -48,6 +48,7 @@ def edge_keys(edge: EdgeDaemon) -> dict[str, Callable[[Any], object]]:
 
     def set_mtu(mtu: int) -> None:
         configure(edge.tap_name, mtu=mtu, up=False)
+        edge.mtu_configured(mtu)
 
     keys: dict[str, Callable[[Any], object]] = {
         "heartbeat_interval": lambda seconds: edge.call(EdgeCore.set_heartbeat, seconds),

@@ -8,6 +8,7 @@
 """
 
 from n2n.net.arp import gratuitous_arp, send_gratuitous_arp
+from n2n.net.df import let_fragment, send_whole
 from n2n.net.link import (
     LinkInfo,
     configure,
@@ -34,6 +35,7 @@ __all__ = [
     "gratuitous_arp",
     "interface_down",
     "interface_up",
+    "let_fragment",
     "link_info",
     "open_udp",
     "open_udp_group",
@@ -41,6 +43,7 @@ __all__ = [
     "resolve",
     "routes_clashing",
     "send_gratuitous_arp",
+    "send_whole",
     "set_buffers",
     "socket_buffers",
     "surroundings",

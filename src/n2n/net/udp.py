@@ -1,7 +1,7 @@
 """UDP sockets for edges and supernodes, and the resolution of a supernode's name.
 
-`open_udp` makes the one socket that carries everything; its descriptor goes to the data plane.  IP_MTU_DISCOVER is
-left as the kernel has it: full-size broadcast frames exceed a path of 1500 bytes and must be fragmented.
+`open_udp` makes the one socket that carries everything; its descriptor goes to the data plane.  What exceeds a path may
+be fragmented on the way (`let_fragment`): full-size broadcast frames do exceed one of 1500 bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 from typing import Final, NamedTuple
 
 from n2n.errors import ConfigError, PlatformError
+from n2n.net.df import let_fragment
 from n2n.net.holders import udp_port_holder
 from n2n.types import Endpoint
 
@@ -124,6 +125,7 @@ def _join(first: socket.socket) -> socket.socket:
             v6only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        let_fragment(opened)
         opened.bind(address)
     except OSError as error:
         opened.close()
@@ -254,6 +256,7 @@ def _open(
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
+        let_fragment(opened)
         opened.bind(address)
     except OSError as error:
         if opened is not None:
