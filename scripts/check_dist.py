@@ -37,6 +37,8 @@ SDIST_LACKS = ("*.so", "src/*.c", "*__pycache__*", "*.pyc", ".venv*", ".git/*", 
 WHEEL_HAS = (
     "n2n/__init__.py",
     "n2n/py.typed",
+    "n2n/web/static/peers.html",
+    "n2n/web/static/peers.js",
     "n2n/data/configs/*.yaml",
     "n2n/data/systemd/*.service",
     "n2n/_fastpath/*.abi3.so",

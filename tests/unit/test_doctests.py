@@ -37,6 +37,7 @@ MODULES = [
     "n2n.store",
     "n2n.store.keyfile",
     "n2n.config.kinds",
+    "n2n.cli.history",
     "n2n.web.server",
     "n2n.web.text",
 ]

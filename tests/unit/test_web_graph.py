@@ -45,6 +45,9 @@ def sees(number: int, status: str) -> dict[str, Any]:
         ({"path": "relay"}, [sees(0, "available")], "one_way", mac_of(0)),
         ({"path": "relay"}, [sees(0, "unavailable")], "relay", ""),
         ({"path": "direct", "full_duplex": True}, [sees(0, "unavailable")], "direct", ""),
+        ({"path": "relay", "their_path": "direct"}, None, "one_way", mac_of(0)),
+        ({"path": "relay", "their_path": "relay"}, [sees(0, "available")], "relay", ""),
+        ({"path": "direct", "full_duplex": False, "their_path": "direct"}, None, "direct", ""),
     ],
 )
 def test_own_paths_are_known_at_first_hand(

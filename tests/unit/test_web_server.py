@@ -117,6 +117,7 @@ def test_the_page_takes_nothing_from_elsewhere() -> None:
                 assert b"https://" not in body
         assert "style=" not in page
         assert not re.search(r"<script(?![^>]*src=)", page)
+        assert get(where, "/favicon.ico")[1] == get(where, "/static/icon.svg")[1]
         assert get(where, "/static/../pages.py")[0].status == 404
         assert get(where, "/static/%2e%2e/pages.py")[0].status == 404
 

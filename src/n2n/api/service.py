@@ -15,6 +15,7 @@ from n2n.api import views
 from n2n.api.control import ControlServer, Method
 from n2n.api.instances import SUPERNODE, instances, socket_path
 from n2n.api.pages import WebPages
+from n2n.api.past import keep_history
 from n2n.config import EdgeConfig, Loaded, SupernodeConfig
 from n2n.daemon.live import reconfigure
 from n2n.daemon.logs import level_in_force, set_level
@@ -220,11 +221,14 @@ async def _serve(
 
     methods = methods | {"reload": reload}
     control = ControlServer(socket_path(instance, daemon.config.run_dir), methods, daemon.listeners)
+    history = keep_history(daemon, instance, methods)
     pages = WebPages(daemon, methods)
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(on_signals(daemon.request_stop, lambda: spawn(_reload_quietly(daemon, load))))
         undo.push_async_callback(control.close)
         await control.start()
+        if history is not None:
+            undo.push_async_callback(history.close)
         undo.push_async_callback(daemon.stop)
         await daemon.start()
         undo.push_async_callback(pages.close)

@@ -30,6 +30,9 @@ rx_bytes}.
 
 ``names`` (edge): at, names: list of {name, hostname (null: it has none), address, mac, self}.
 
+``history`` (edge; params peer, since, limit): at, peer, changes: list of {at, mac, name, path (direct, relay, gone),
+reason, endpoint}, the newest first.
+
 ``leases``: at, leases: list of {community, ip, mac, name, registered, expires, renewed}.
 
 ``state`` of an edge (how all edges see each other): at, community, reachable: list of {mac, name, virtual_ip, endpoint,

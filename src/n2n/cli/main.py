@@ -38,6 +38,8 @@ _VERBS: Final = {
     "taptest": "n2n.cli.bench",
     "p2viz": "n2n.cli.picture",
     "metrics": "n2n.cli.picture",
+    "history": "n2n.cli.history",
+    "top": "n2n.cli.top",
     "completion": "n2n.cli.completion",
 }
 _INTERRUPTED: Final = 130

@@ -129,7 +129,7 @@ class EdgeConfig:
         machine_id_file: holds the edge's credential, made if it does not exist.
         api_listen_address: where `n2n edge up` serves web pages, ``IP:port``; empty: nowhere.
         api_token: needed to see them; None: whoever gets there may.
-        state_dir: what is remembered of supernodes lies there; None: nothing is.
+        state_dir: what is remembered of supernodes and paths lies there; None: nothing is.
         accept_new_key: take another key of the supernode than the known one; None ("auto"): unless that one lasts.
         hosts_file: the members' names are kept in it (a file like /etc/hosts); None: in none.
         run_dir: holds the control socket.

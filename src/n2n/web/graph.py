@@ -156,8 +156,12 @@ def how_old(graph: Graph) -> str:
 
 def _own_link(own: str, mac: str, peer: Mapping[str, Any], seen_by: Mapping[str, Mapping[str, bool]]) -> Link:
     there = peer.get("path") == "direct"
-    # Its pongs tell whether it reaches us; where we do not reach it, the supernode's word must do.
-    back = bool(peer.get("full_duplex")) if there else seen_by.get(mac, {}).get(own, False)
+    theirs = peer.get("their_path")
+    if there or isinstance(theirs, str):
+        # Its pongs tell whether it reaches us, or it said so itself.
+        back = bool(peer.get("full_duplex")) or theirs == "direct"
+    else:
+        back = seen_by.get(mac, {}).get(own, False)  # the supernode's word must do
     kind, toward = _judge(own, mac, there=there, back=back)
     return Link(own, mac, kind, toward, own=True, about=peer)
 

@@ -64,6 +64,7 @@ class EdgePages:
             "/leases.json": self._leases_json,
             "/metrics": self._metrics,
             "/events": self._events,
+            "/favicon.ico": self._icon,  # what browsers ask for beside JSON and SVG
         }
         if "history" in methods:
             self._pages["/history.json"] = self._history_json
@@ -120,6 +121,9 @@ class EdgePages:
 
     async def _page(self, _: Request) -> Response:
         return Response(_file("peers.html"), _FILES["peers.html"])
+
+    async def _icon(self, _: Request) -> Response:
+        return Response(_file("icon.svg"), _FILES["icon.svg"])
 
     async def _peers_json(self, _: Request) -> Response:
         return _json(await self.picture())

@@ -178,7 +178,7 @@ export class Drawing {
       if (a === chosen) near.add(b);
       if (b === chosen) near.add(a);
     }
-    const dim = (mac) => (chosen !== null && !near.has(mac)) || (shown !== null && !shown.has(mac));
+    const dim = (mac) => (chosen !== null ? !near.has(mac) : shown !== null && !shown.has(mac));
     for (const [mac, { group }] of this.nodes) {
       group.classList.toggle("dim", dim(mac));
       group.classList.toggle("chosen", mac === chosen);

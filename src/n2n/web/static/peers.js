@@ -26,6 +26,10 @@ function ago(seconds) {
   return "";
 }
 
+function since(seconds) {
+  return seconds < 1 ? "just now" : `${ago(seconds)} ago`;
+}
+
 function size(bytes) {
   for (const unit of ["B", "kB", "MB", "GB"]) {
     if (bytes < 1000) return `${unit === "B" ? Math.round(bytes) : bytes.toFixed(1)} ${unit}`;
@@ -79,7 +83,7 @@ function freshness() {
   else if (!picture.edge.ready) [mood, text] = ["stale", `not ready: ${picture.edge.state}`];
   else if (picture.age === null) text = "live";
   else if (picture.problem || picture.age > 30) [mood, text] = ["stale", `live · the supernode was last heard ${ago(picture.age + silent)} ago`];
-  else text = `live · everybody as of ${ago(picture.age + silent) === "now" ? "now" : ago(picture.age + silent) + " ago"}`;
+  else text = `live · everybody as of ${since(picture.age + silent)}`;
   fresh.className = mood;
   fresh.title = picture?.problem || "";
   say($("fresh-text"), text);
@@ -156,7 +160,7 @@ function fill(row, member, picture) {
   const moving = rates(member);
   say(row.address, moving ? `${member.address}  ${moving}` : member.address);
   say(row.time, member.path && member.rtt !== null && kind !== "relay" ? milliseconds(member.rtt) : "");
-  say(row.path, kind === "offline" && member.seen ? `seen ${ago(picture.now - member.seen)} ago` : PATHS[kind]);
+  say(row.path, kind === "offline" && member.seen ? `seen ${since(picture.now - member.seen)}` : PATHS[kind]);
   row.text = `${member.name} ${member.address} ${member.mac} ${member.endpoint || ""}`.toLowerCase();
   row.kind = kind;
   if (state.chosen === member.mac) detail(row, member, picture);
@@ -193,7 +197,7 @@ function detail(row, member, picture) {
 
 function sentence(member, picture) {
   if (member.role === "self") return "this is the edge that you look at";
-  if (member.role === "offline") return member.seen ? `offline; last seen ${ago(picture.now - member.seen)} ago` : "offline";
+  if (member.role === "offline") return member.seen ? `offline; last seen ${since(picture.now - member.seen)}` : "offline";
   if (member.path === "direct") return "direct, both ways";
   if (member.path === "relay") return "relayed by the supernode, both ways";
   return member.toward === member.mac ? "direct from here; it answers by the supernode" : "direct from there; we answer by the supernode";
