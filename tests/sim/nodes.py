@@ -11,6 +11,7 @@ from collections import Counter
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from n2n.crypto import PayloadCodec, key_from_passphrase
 from n2n.errors import MalformedDatagram
 from n2n.proto.actions import (
     Action,
@@ -229,10 +230,20 @@ class Edge(_Node):
 
     core: EdgeCore
 
-    def __init__(self, world: World, host: Host, settings: EdgeSettings, *, vfuze: bool = True) -> None:
+    def __init__(
+        self,
+        world: World,
+        host: Host,
+        settings: EdgeSettings,
+        *,
+        vfuze: bool = True,
+        passphrase: str | None = None,
+    ) -> None:
         super().__init__(world, host, EDGE_PORT)
         self.settings = settings
         self.vfuze = vfuze
+        codec = None if passphrase is None else PayloadCodec(key_from_passphrase(passphrase))
+        self.sealing = None if codec is None else (codec.seal, codec.open)
         self.parties = 0
         """How often it opened many sockets."""
         self.tap: list[bytes] = []
@@ -252,6 +263,7 @@ class Edge(_Node):
             sequence=sequence,
             token=lambda: f"{self.random.getrandbits(64):016x}",
             jitter=self.random.random,
+            sealing=self.sealing,
         )
         self.plane = PlaneModel(
             self.core.mac, self.core.community_id, sequence, vfuze=self.vfuze, clock=lambda: self.world.clock.time
@@ -404,7 +416,14 @@ class World:
         self._payloads = itertools.count(1)
 
     def edge(
-        self, *, community: str = "acme", nat: Nat | None = None, start: bool = True, vfuze: bool = True, **changes: Any
+        self,
+        *,
+        community: str = "acme",
+        nat: Nat | None = None,
+        start: bool = True,
+        vfuze: bool = True,
+        passphrase: str | None = None,
+        **changes: Any,
     ) -> Edge:
         """Another edge, on a host of its own."""
         number = len(self.edges) + 1
@@ -412,7 +431,8 @@ class World:
         machine_id = hashlib.sha256(b"machine %d" % number).digest()[:16]
         fields = {"name": f"edge{number}", "community": community, "machine_id": machine_id, "heartbeat": 10.0}
         fields["n2n"] = self.n2n
-        edge = Edge(self, self.network.add_host(ip, nat), EdgeSettings(**{**fields, **changes}), vfuze=vfuze)
+        settings = EdgeSettings(**{**fields, **changes})
+        edge = Edge(self, self.network.add_host(ip, nat), settings, vfuze=vfuze, passphrase=passphrase)
         self.edges.append(edge)
         if start:
             edge.start()

@@ -9,7 +9,7 @@ import pytest
 from n2n.crypto import PayloadCodec, key_from_passphrase
 from n2n.proto.actions import AllowSource, PutPeer
 from n2n.proto.agenda import Agenda
-from n2n.proto.ways import Keeper, WaySettings
+from n2n.proto.keeping import Keeper, WaySettings
 from n2n.types import Endpoint, Instant, MacAddress
 from n2n.wire import (
     Candidate,
@@ -101,8 +101,16 @@ def test_a_peer_with_a_card_is_called_and_pinged_everywhere_at_once(seal: bool) 
     driver.run_until(2.0)
     assert [s.at for s in to(driver, LAN)] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8, 1.6])
     assert driver.view(peer.info).reason == "no_answer"
-    driver.run_until(5.0)
+    driver.run_until(16.0)
+    assert len(to(driver, SUPERNODE)) == 1, "nobody uses it"
+    driver.run_until(17.0)
     assert len(to(driver, SUPERNODE)) == 2, "and again"
+    driver.run_until(19.0)
+    driver.core.traffic(peer.mac, driver.now)
+    driver.run_until(19.1)
+    assert len(to(driver, SUPERNODE)) == 3, "at once when a frame wants it"
+    driver.run_until(24.0)
+    assert len(to(driver, SUPERNODE)) == 4, "and soon again"
 
 
 def test_in_a_crowd_nobody_is_pinged_before_a_frame_wants_it() -> None:

@@ -8,10 +8,10 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from n2n.errors import ConfigError
+from n2n.proto.keeping import WaySettings
 from n2n.proto.pacing import Pace
 from n2n.proto.paths import ProbeSettings
 from n2n.proto.watching import WatchSettings
-from n2n.proto.ways import WaySettings
 
 __all__ = ["COUNTERS", "EdgeSettings"]
 

@@ -104,6 +104,7 @@ class Ways:
     def told(self, change: PeerChange, now: Instant) -> None:
         """The supernode told of a peer that is an n2n one, or shows a card for the first time."""
         member = change.member
+        first = member.way is None
         if member.way is None:
             self._adopt(member, now)
         assert member.way is not None
@@ -111,7 +112,7 @@ class Ways:
             self._take_card(member, member.way, change.card, now)
         if change.told is Told.MOVED and change.before is not None:
             member.way.moved(change.before, member.info.endpoint, now)
-        elif change.told is Told.ADDED and member.way.wanted(now):
+        elif first and member.way.chosen is None and member.way.wanted(now):
             member.way.start(now)
         self._settle(member, member.way, now)
 

@@ -9,7 +9,8 @@
 A way is **wanted** while frames for the peer were sent within a minute, or it called us; in small communities always.
 While **searching**, all candidates are pinged in rounds, and the peer, having been called by way of the supernode, does
 the same towards us: both NATs open at the same time.  While **held**, the endpoint in use is pinged: often while frames
-flow, so that its end is noticed within two seconds, and seldom otherwise, at an interval that is found (`Keeper`).
+flow, so that its end is noticed within two seconds, and seldom otherwise, at an interval that is found
+(:mod:`n2n.proto.keeping`).
 
 Nothing here sends: what is to be done is left in `Way.todo`.
 """
@@ -22,61 +23,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from n2n.proto.candidates import CandidateView, Trial, rank
-from n2n.proto.pacing import Backoff, Pace
+from n2n.proto.keeping import Keeper, WaySettings
+from n2n.proto.pacing import Backoff
 from n2n.types import Endpoint, Instant
 from n2n.wire import Candidate, CandidateKind, P2PStatus
 
-__all__ = ["Keeper", "Todo", "Way", "WaySettings"]
+__all__ = ["Todo", "Way"]
 
-_AGAIN: Final = Pace(first=3.0, factor=2.0, cap=60.0)
 #: Another endpoint of the same rank is taken only if it is that much quicker: by share, and by seconds.
 _QUICKER: Final = 0.7
 _QUICKER_BY: Final = 0.005
 #: An endpoint that answered so long ago (seconds) can take over from one that fell silent.
 _FRESH: Final = 2.0
-#: Keep-alives are early by up to this share of their interval.
-_SPREAD: Final = 0.25
 #: Kinds that come from cards, and go with them.
 _CARD_KINDS: Final = frozenset({CandidateKind.LOCAL, CandidateKind.MAPPED, CandidateKind.IPV6})
-
-
-@dataclass(frozen=True, slots=True)
-class WaySettings:
-    """How ways to n2n peers are found and kept.  Times in seconds.
-
-    Args:
-        rounds: when the rounds of a search are, from its start.
-        again: pace of further searches while the way is wanted.
-        flowing: frames count as flowing for so long after a notice of them (one a second comes).
-        check: between two pings of an endpoint in use while frames flow.
-        check_lost: the same while an answer is overdue.
-        patience: an endpoint whose first unanswered ping is that old, and a round trip more, is silent.
-        misses: unanswered pings that it takes besides.
-        explore: while frames flow, the other endpoints are pinged as often, once each, to find a better one.
-        in_use: so long after the last frame (or call) a way is wanted.
-        hold: so long after the last frame (or call) a way is held.
-        keep_first: first interval of keep-alives; UDP mappings live 30 s in many NATs, 20 s in few.
-        keep_last: longest interval of keep-alives (RFC 4787 asks NATs for 120 s).
-        keep_factor: it grows by this while the way survives it.
-        trials: endpoints tried per peer.
-        eager_limit: in communities of at most so many other edges all ways are always wanted.
-    """
-
-    rounds: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
-    again: Pace = _AGAIN
-    flowing: float = 2.0
-    check: float = 0.4
-    check_lost: float = 0.2
-    patience: float = 1.1
-    misses: int = 3
-    explore: float = 30.0
-    in_use: float = 60.0
-    hold: float = 300.0
-    keep_first: float = 15.0
-    keep_last: float = 110.0
-    keep_factor: float = 1.5
-    trials: int = 16
-    eager_limit: int = 16
 
 
 @dataclass(slots=True)
@@ -96,54 +56,6 @@ class Todo:
     reason: str | None = None
     lost: bool = False
     failed: bool = False
-
-
-class Keeper:
-    """Finds how long a way may be quiet.
-
-    Whichever side's pause ends first pings, and both begin anew: so the NATs of both are tried.
-
-    Args:
-        settings: first and last interval, and the growth.
-        jitter: see :class:`~n2n.proto.pacing.Backoff`.
-    """
-
-    __slots__ = ("_jitter", "_limit", "_settings", "_tested", "interval", "last")
-
-    def __init__(self, settings: WaySettings, jitter: Callable[[], float]) -> None:
-        self._settings = settings
-        self._jitter = jitter
-        self.last = -math.inf
-        """Monotonic seconds of the last datagram on this way, in whichever direction."""
-        self.reset()
-
-    def reset(self) -> None:
-        """Another network: nothing is known."""
-        self.interval = self._settings.keep_first
-        self._limit = self._settings.keep_last
-        self._tested = 0.0
-
-    def pause(self) -> float:
-        """Seconds until the next keep-alive: up to a quarter less than the interval, or both sides would always ping
-        at one moment, and open both NATs anew however long they were quiet."""
-        return self.interval * (1.0 - _SPREAD * self._jitter())
-
-    def test(self, now: Instant) -> None:
-        """A keep-alive is sent after the quiet time so far."""
-        self._tested = now.mono - self.last
-
-    def survived(self) -> None:
-        """It was answered."""
-        if self._tested >= self.interval * (1.0 - _SPREAD):
-            self.interval = min(self.interval * self._settings.keep_factor, self._limit)
-        self._tested = 0.0
-
-    def failed(self) -> None:
-        """It was not: longer intervals are not tried again."""
-        if self._tested >= self._settings.keep_first:
-            self._limit = max(self._settings.keep_first, self.interval / self._settings.keep_factor)
-            self.interval = self._settings.keep_first
-        self._tested = 0.0
 
 
 class Way:
@@ -235,7 +147,15 @@ class Way:
 
     def wanted(self, now: Instant) -> bool:
         """Somebody has use for a direct path."""
-        return self._eager() or now.mono - max(self._used_at, self._called_at) < self._settings.in_use
+        return self._eager() or self._used(now) or now.mono - self._called_at < self._settings.in_use
+
+    def _used(self, now: Instant) -> bool:
+        """Frames for the peer were sent lately."""
+        return now.mono - self._used_at < self._settings.in_use
+
+    def _calls(self, now: Instant) -> bool:
+        """We may call: who was only called does not, or two idle edges would keep each other awake for ever."""
+        return self._eager() or self._used(now)
 
     def take_todo(self) -> Todo:
         """What is to be done now."""
@@ -306,12 +226,12 @@ class Way:
 
     def traffic(self, now: Instant) -> None:
         """Frames are being sent to the peer."""
-        flowed = self._flowing(now)
+        flowed, waited_for = self._flowing(now), self._used(now)
         self._used_at = now.mono
         if self.chosen is not None:
             if not flowed:
                 self._check_at = now.mono
-        elif not self.searching and self._again_at is None:
+        elif not self.searching and (self._again_at is None or not waited_for):
             self._again.reset()
             self.start(now)
 
@@ -324,7 +244,7 @@ class Way:
             self._next_round(now)
         if self._again_at is not None and self._again_at <= now.mono:
             self._again_at = None
-            if self.chosen is None and self.wanted(now):
+            if self.chosen is None and self._calls(now):
                 self.start(now)
                 self._next_round(now)
         if self._check_at is not None and self._check_at <= now.mono:
@@ -343,7 +263,8 @@ class Way:
         self._round_at = None
         if self.chosen is None:
             self._tell("no_answer")
-            self._again_at = now.mono + self._again.delay() if self.wanted(now) else None
+            patience = 1.0 if self._used(now) else self._settings.unused
+            self._again_at = now.mono + patience * self._again.delay() if self._calls(now) else None
 
     def ping_now(self, trial: Trial, now: Instant) -> None:
         """The peer was heard from there: is it reached there, too?  Not more often than the rounds would ask."""
@@ -450,7 +371,7 @@ class Way:
         else:
             self._let_go("silent")
         if self.wanted(now):
-            self.start(now)
+            self.start(now, call=self._calls(now))
             self._tell("silent")
 
     def _let_go(self, reason: str) -> None:
