@@ -9,7 +9,8 @@
 
 The public segment is one switch (198.18.0.0/16); whoever stands there reaches the rest through its gateway. Behind a
 router lies a LAN of its own: 192.168.N.0/24, behind a carrier 100.64.N.0/24, behind a router without NAT 198.19.N.0/24,
-which the gateway routes there.
+which the gateway routes there. With IPv6 every host has an address of 2001:2::/48 (RFC 5180) as well, without NAT:
+routers let in what was asked for, and those of kind "open" everything.
 
 How a kind is made (:mod:`n2n.lab.rules` has the rules): Linux's masquerade keeps the source port, so its mapping is
 endpoint-independent and its filter that of connection tracking, port-restricted. With random ports it is symmetric. The
@@ -24,7 +25,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,7 @@ _ROUTED: Final = "198.19.{}.0/24"
 _HOME: Final = "192.168.{}.0/24"
 _CARRIER: Final = "100.64.{}.0/24"
 _ENTRY: Final = re.compile(r"src=(\S+) dst=\S+ sport=(\d+) ")
+_PUBLIC6: Final = "2001:2:0:{:x}::/64"
 _FIRST_PORT: Final = 20_000  # of those that a router moves mappings to
 _TIMEOUTS: Final = (30, 120)  # seconds, what Linux has: without an answer, and with
 
@@ -115,8 +117,11 @@ class Router:
         self._moved: dict[tuple[str, int], int] = {}
         self._black_hole = False
         self._addresses = lan.hosts()
+        self.lan6 = internet.next_network6()
+        """Its inner IPv6 network, where the lab has IPv6."""
         self.inside = str(next(self._addresses))
         """Its address in the LAN."""
+        self.address6 = ""
         self.host = internet.lab.host(name)
         _forwarding(self.host.namespace)
         self.switch = Switch(self.host.namespace, internet.mtu)
@@ -128,6 +133,8 @@ class Router:
         self.address = self._next_address()
         """Its WAN address."""
         self.host.attach(segment, f"{self.address}/{self._outer.prefixlen}", interface=WAN, gateway=self._gateway)
+        if internet.ipv6:
+            internet.plug_in(self)
         internet.routed(self)
         self._renew()
 
@@ -147,6 +154,8 @@ class Router:
         host = self._internet.lab.host(name)
         address = f"{next(self._addresses)}/{self.lan.prefixlen}"
         host.attach(self.switch, address, gateway=self.inside)
+        if self._internet.ipv6:
+            self._internet.number(host, self.lan6)
         return host
 
     # ---- changes, as they happen to routers ------------------------------------------------------
@@ -255,13 +264,15 @@ class Internet:
         lab: that it is part of.
         network: its addresses.
         mtu: of all its links.
+        ipv6: hosts have IPv6 addresses, too.
 
     Raises:
         PlatformError: nft or conntrack refused something.
     """
 
-    def __init__(self, lab: Lab, *, network: str = _PUBLIC, mtu: int = 1500) -> None:
+    def __init__(self, lab: Lab, *, network: str = _PUBLIC, mtu: int = 1500, ipv6: bool = False) -> None:
         self.lab = lab
+        self.ipv6 = ipv6
         self.network = IPv4Network(network)
         self.mtu = mtu
         self.switch = lab.switch("public", mtu=mtu)
@@ -272,6 +283,13 @@ class Internet:
         self.gateway = self.address()
         _forwarding(self.switch.namespace)
         self.switch.namespace.ip("address", "add", f"{self.gateway}/{self.network.prefixlen}", "dev", LAN)
+        self.six: dict[str, str] = {}
+        """IPv6 address by host, where there is IPv6."""
+        self._networks6 = itertools.count()
+        self._numbers6 = itertools.count(2)
+        self.network6 = self.next_network6()
+        if ipv6:
+            self.switch.namespace.ip("address", "add", f"{self.network6[1]}/64", "dev", LAN, "nodad")
 
     def address(self) -> str:
         """A further address of the public segment."""
@@ -281,7 +299,34 @@ class Internet:
         """A further host with a public address."""
         host = self.lab.host(name)
         host.attach(self.switch, f"{self.address()}/{self.network.prefixlen}", gateway=self.gateway)
+        if self.ipv6:
+            self.number(host, self.network6)
         return host
+
+    def next_network6(self) -> IPv6Network:
+        """A further IPv6 network."""
+        return IPv6Network(_PUBLIC6.format(next(self._networks6)))
+
+    def number(self, host: Host, network: IPv6Network, interface: str = "eth0") -> str:
+        """Give a host an IPv6 address and the way out of its network; returns the address."""
+        address = self.six[host.name] = str(network[next(self._numbers6)])
+        host.namespace.ip(
+            batch=[
+                f"address add {address}/64 dev {interface} nodad",
+                f"route add default via {network[1]} dev {interface}",
+            ]
+        )
+        return address
+
+    def plug_in(self, router: Router) -> None:
+        """Give a router its IPv6 addresses, and the others the way to its LAN."""
+        outer, above = (self.network6, self.switch.namespace)
+        if router.behind is not None:
+            outer, above = (router.behind.lan6, router.behind.host.namespace)
+            self.switch.namespace.ip("-6", "route", "add", str(router.lan6), "via", router.behind.address6)
+        router.address6 = self.number(router.host, outer, WAN)
+        router.host.namespace.ip("address", "add", f"{router.lan6[1]}/64", "dev", LAN, "nodad")
+        above.ip("-6", "route", "add", str(router.lan6), "via", router.address6)
 
     def router(
         self,
@@ -342,5 +387,6 @@ def _forwarding(namespace: Namespace) -> None:
     """Make a namespace a router, one that does not tell hosts of shorter ways."""
     with namespace.entered():
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
         for scope in ("all", "default"):
             Path(f"/proc/sys/net/ipv4/conf/{scope}/send_redirects").write_text("0")

@@ -90,7 +90,9 @@ def _fresh(family: str, name: str) -> str:
 def _filter(behaviour: Behaviour, *, black_hole: bool, frozen: bool) -> str:
     """What passes. The router's own WAN takes nothing unasked: such a packet would be remembered and take the port that
     a later mapping needs."""
-    silent = "icmp type destination-unreachable icmp code frag-needed drop" if black_hole else ""
+    silent = ""
+    if black_hole:
+        silent = "icmp type destination-unreachable icmp code frag-needed drop\n    icmpv6 type packet-too-big drop"
     blocked = ""
     if behaviour.udp_ports is not None:
         ports = ", ".join(str(port) for port in behaviour.udp_ports)
@@ -103,6 +105,7 @@ def _filter(behaviour: Behaviour, *, black_hole: bool, frozen: bool) -> str:
     {stop}
     ct state established,related accept
     iifname "{WAN}" icmp type echo-request accept
+    iifname "{WAN}" meta l4proto ipv6-icmp accept
     iifname "{WAN}" drop
   }}
   chain forward {{ type filter hook forward priority 0; policy drop;

@@ -134,7 +134,7 @@ def _build(lab: Lab, options: UpOptions, report: Report) -> dict[str, Any]:
     start_all(supernode, edges, _PATIENCE + len(edges))
     report("supernode", f"serves on {supernode.endpoint}")
     for edge, site in zip(edges, sites, strict=True):
-        report(f"edge {edge.name}", f"{edge.address}, behind {KINDS[site.kind]}")
+        report(f"edge {edge.name}", f"{edge.address}, behind {site.kind} ({KINDS[site.kind]})")
     return {
         "tag": lab.tag,
         "sealed": options.passphrase is not None,
