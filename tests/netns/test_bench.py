@@ -12,6 +12,8 @@ from pathlib import Path
 from n2n.bench import Options, run, taptest
 from n2n.bench.results import COLUMNS
 from n2n.lab import cleaner
+from n2n.lab.nodes import EdgeNode, SupernodeNode, start_all
+from n2n.lab.topology import Lab
 
 LIMIT = 120
 N2N = [sys.executable, "-m", "n2n"]
@@ -73,3 +75,52 @@ def test_taptest_prints_percentiles() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         "frames", "min", "mean", "median", "p95", "p99", "max", "rate",
     ]  # fmt: skip
+
+
+def test_an_edge_measures_the_way_to_one_that_has_agreed() -> None:
+    with Lab() as lab:
+        switch = lab.switch()
+        for number, name in enumerate(("sn", "a", "b"), start=1):
+            lab.host(name).attach(switch, f"198.18.0.{number}/24")
+        supernode = SupernodeNode(lab.hosts["sn"])
+        a = EdgeNode(lab.hosts["a"], supernode)
+        b = EdgeNode(lab.hosts["b"], supernode, allow_bench=True)
+        start_all(supernode, [a, b])
+
+        def bench(here: EdgeNode, *words: str) -> subprocess.CompletedProcess[str]:
+            return here.host.run(*N2N, "bench", *words, check=False, env={"N2N_RUN_DIR": str(here.run_dir)})
+
+        done = bench(a, "b", "--seconds", "0.4", "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["peer"]["name"], found["peer"]["path"]) == ("b", "direct")
+        assert [(way["way"], way["path"]) for way in found["ways"]] == [("tunnel", "direct"), ("relay", "relay")]
+        for way in found["ways"]:
+            assert way["received"] > 0
+            assert 0 < way["latency_ns"]["min"] <= way["latency_ns"]["p95"]
+            assert way["up"]["bits_per_second"] > 0
+            assert way["down"]["bits_per_second"] > 0
+            assert "n2n-plane" in way["up"]["cpu_seconds"]["there"]
+        assert found["outer"]["probes"] > 0
+        assert b.counters()["daemon_bench_sessions"] == 1
+
+        refused = bench(b, "a")
+        assert refused.returncode == 1
+        assert "allow_bench" in refused.stderr
+        table = bench(a, b.address, "--seconds", "0.2")
+        assert table.returncode == 0, table.stderr
+        assert "JITTER" in table.stdout
+
+        # From the network beneath, nobody sees that it listens.
+        outside = lab.hosts["sn"].run(sys.executable, "-c", KNOCK.format(b.host.addr), check=False)
+        assert outside.stdout.strip() == "refused", outside.stderr
+
+
+KNOCK = """
+import socket
+try:
+    socket.create_connection(("{}", 7779), timeout=10)
+    print("open")
+except ConnectionRefusedError:
+    print("refused")
+"""

@@ -131,6 +131,7 @@ class TestPrecedence:
             "tap_coalesce": False,
             "port_prediction": False,
             "tap_uso": False,
+            "allow_bench": True,
             "udp_gso": False,
             "udp_gro": False,
             "machine_id_file": "/a",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from n2n.api import views
+from n2n.api.benchmark import bench_methods
 from n2n.api.control import ControlServer, Method
 from n2n.api.instances import SUPERNODE, instances, socket_path
 from n2n.api.pages import WebPages
@@ -105,7 +106,7 @@ def edge_methods(daemon: EdgeDaemon, instance: str) -> dict[str, Method]:
         return (await measure(daemon, mac))._asdict()
 
     own = {"status": status, "peers": peers, "leases": leases, "state": state, "names": names, "accept_key": accept_key}
-    return own | {"ping": ping} | _shared(daemon)
+    return own | {"ping": ping} | bench_methods(daemon) | _shared(daemon)
 
 
 def supernode_methods(daemon: SupernodeDaemon, instance: str) -> dict[str, Method]:

@@ -30,6 +30,9 @@ _REFRESH: Final = 0.1
 
 @app.command()
 def bench(  # noqa: PLR0917  (typer reads them by name)
+    peer: Annotated[
+        str | None, typer.Argument(metavar="[PEER]", help="A member: measure the way there instead of this host.")
+    ] = None,
     allcomponents: Annotated[bool, typer.Option("--allcomponents", help="Measure everything; the default.")] = False,
     component: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="protocol, udp, tap, path or all; may be repeated [all].")
@@ -52,13 +55,27 @@ def bench(  # noqa: PLR0917  (typer reads them by name)
     ] = None,
     community: Annotated[str, typer.Option(metavar="NAME", help="In which the edges meet there.")] = "n2n-bench",
     strict: Annotated[bool, typer.Option("--strict", help="Fail where something had to be left out.")] = False,
+    seconds: Annotated[float, typer.Option(metavar="S", help="With PEER: of each part, 0.1 to 10.")] = 3.0,
+    rate: Annotated[float, typer.Option(metavar="MBIT", help="With PEER: most Mbit/s, 1 to 10000.")] = 1000.0,
+    instance: Annotated[str | None, typer.Option(metavar="NAME", help="With PEER: which edge of this host.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")] = False,
 ) -> None:
     """Measure headers and seals, UDP sockets, TAP devices, and the complete path through two edges.
 
     Nothing needs to run: supernode and edges are started in private namespaces, which needs root. Without root these
     parts are left out. Times are of a packet there and back.
+
+    With the name or address of a member: measure the way from the edge that runs here to that member's, direct and
+    relayed. Its edge must have agreed (allow_bench: true). --seconds, --rate, --instance and --json go with it.
     """
+    if peer is not None:
+        from n2n.cli.benchpeer import run_bench_peer
+
+        others = (component, iterations, packet_size, output, compare, plot, supernode)
+        if allcomponents or strict or any(other is not None for other in others):
+            raise ConfigError(f"n2n bench {peer} takes --seconds, --rate, --instance and --json only")
+        run_bench_peer(peer, instance=instance, seconds=seconds, rate=rate, as_json=as_json)
+        return
     from n2n.bench import Options
 
     names = [] if allcomponents else [name.strip().lower() for name in component or [_ALL]]

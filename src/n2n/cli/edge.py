@@ -52,6 +52,9 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     port_prediction: Annotated[
         bool | None, typer.Option("--port-prediction/--no-port-prediction", help="Try many ports of a NAT [on].")
     ] = None,
+    allow_bench: Annotated[
+        bool | None, typer.Option("--allow-bench/--no-allow-bench", help="Let members measure the way here [off].")
+    ] = None,
     threads: Annotated[str | None, typer.Option(metavar="N", help="Of the data plane: auto, 1 to 64 [auto].")] = None,
     cipher: Annotated[str | None, typer.Option(metavar="LIBRARY", help="auto, libcrypto or ipsec-mb [auto].")] = None,
     tap_offload: Annotated[

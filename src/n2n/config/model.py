@@ -119,6 +119,7 @@ class EdgeConfig:
         compress_payload: compress frames; all edges of a community must agree.
         bridge: frames from and for other addresses than the edges' own pass: their TAPs are bridged to networks.
         port_prediction: try many ports at once where one of two edges is behind a symmetric NAT.
+        allow_bench: answer members who measure the way to this edge (``n2n bench PEER``).
         threads: of the data plane; 0: chosen by the program ("auto").
         cipher: library that seals: auto (the faster one), libcrypto or ipsec-mb.
         tap_offload: take super-frames (TSO, USO) from the kernel and cut them here.
@@ -158,6 +159,7 @@ class EdgeConfig:
     compress_payload: bool = _key(kinds.BOOLEAN, False)
     bridge: bool = _key(kinds.BOOLEAN, False)
     port_prediction: bool = _key(kinds.BOOLEAN, True)
+    allow_bench: bool = _key(kinds.BOOLEAN, False)
     threads: int = _key(kinds.THREADS, 0)
     cipher: str = _key(_CIPHERS, "auto")
     tap_offload: bool = _key(kinds.BOOLEAN, True)

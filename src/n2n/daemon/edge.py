@@ -23,8 +23,10 @@ from n2n.daemon.dataplane import TapLike, open_queues, thread_count
 from n2n.daemon.drive import Drive, PlaneLike
 from n2n.daemon.edge_core import make_core
 from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
+from n2n.daemon.introduction import NOT_SEALED, introduction
 from n2n.daemon.known import KeyMemory
 from n2n.daemon.live import edge_keys
+from n2n.daemon.measured import Measured
 from n2n.daemon.mtu import PathMtu, Surface
 from n2n.daemon.pathprobe import PathProber
 from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
@@ -96,6 +98,8 @@ class EdgeDaemon(Daemon):
         self._codec: PayloadCodec | None = None
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
         self._memory = KeyMemory(config.state_dir, config.supernodes, self._warn)
+        self.measured = Measured(self, self._put_peer)
+        """Its part in ``n2n bench PEER``."""
         self._handlers |= {
             Configure: self._on_configure,
             SetSupernode: self._on_supernode,
@@ -201,7 +205,7 @@ class EdgeDaemon(Daemon):
 
     def _own_counters(self) -> dict[str, int]:
         counts = {"daemon_core_faults": self._drive.faults if self._drive is not None else 0}
-        for part in (self._birthdays, self._prober, self._port_mapper):
+        for part in (self.measured, self._birthdays, self._prober, self._port_mapper):
             counts |= {f"daemon_{name}": count for name, count in part.counts.items()} if part is not None else {}
         return counts
 
@@ -246,14 +250,17 @@ class EdgeDaemon(Daemon):
         core = make_core(config, machine_id, await self._memory.load(), plane.next_sequence, key)
         prober = self._make_prober(self.mac, plane)
         self._drive = Drive(core, plane, self._execute, prober.receive)
-        self.tell("info", "starting", self._introduction())
-        self._warn_without_passphrase(key)
+        self.tell("info", "starting", introduction(self))
+        if key is None:
+            self.tell("warning", "not_sealed", {"what": NOT_SEALED})
         self._birthdays = Birthdays(plane, self._one_more_socket, self._birthday_won, self._release)
         undo.callback(self._birthdays.close)
         self._run_plane(plane, self._drive, undo)
         undo.callback(self._leave)
         self._spawn(self.hosts.run(config.hosts_file), "names")
         undo.callback(self.hosts.close)
+        undo.callback(self.measured.close)
+        self.measured.allow(config.allow_bench)
         self._drive.call(self._drive.core.start)
         self._watch_network()
         proof = PortProof(plane, community_id(config.community), self.mac, mapper.proven)
@@ -313,29 +320,6 @@ class EdgeDaemon(Daemon):
         self._spawn(self._path_mtu.run(), "measuring of paths")
         return prober
 
-    def _introduction(self) -> dict[str, object]:
-        config = self.config
-        return {
-            "name": config.edge_id,
-            "community": config.community,
-            "mac": str(self.mac),
-            "tap": self.tap_name,
-            "listen": str(self.local),
-            "supernode": config.supernode_addr,
-            "vfuze": config.enable_vfuze,
-            "sealed": bool(config.encryption_passphrase),
-            "compressed": config.compress_payload,
-        }
-
-    def _warn_without_passphrase(self, key: bytes | None) -> None:
-        if key is None:
-            what = (
-                "NO PASSPHRASE: frames travel readable and unprotected. The supernode and everybody on the way can "
-                "read and change them, and whoever knows the community's name can join. "
-                "Set encryption_passphrase at every edge"
-            )
-            self.tell("warning", "not_sealed", {"what": what})
-
     def _warn(self, event: str, about: dict[str, object]) -> None:
         self.tell("warning", event, about)
 
@@ -390,15 +374,18 @@ class EdgeDaemon(Daemon):
             self._port_mapper.supernode_at(action.endpoint)
 
     def _on_put_peer(self, action: PutPeer) -> None:
-        assert self._plane is not None
-        number = self._socket_for(action.endpoint)
-        self._plane.put_peer(action.mac.raw, action.endpoint.packed, action.endpoint.port, action.direct, number)
+        self.measured.put_peer(action.mac, action.endpoint, action.direct)
         for follower in (self._birthdays, self._path_mtu):
             if follower is not None:
                 follower.peer_put(action.mac, action.endpoint, action.direct)
 
+    def _put_peer(self, mac: MacAddress, endpoint: Endpoint, direct: bool) -> None:
+        assert self._plane is not None
+        self._plane.put_peer(mac.raw, endpoint.packed, endpoint.port, direct, self._socket_for(endpoint))
+
     def _on_drop_peer(self, action: DropPeer) -> None:
         assert self._plane is not None
+        self.measured.drop_peer(action.mac)
         self._plane.drop_peer(action.mac.raw)
         for follower in (self._birthdays, self._path_mtu):
             if follower is not None:
@@ -482,6 +469,8 @@ class EdgeDaemon(Daemon):
         self.address = address
         self.tell("info", "configured", {"tap": self.tap_name, "address": str(address)})
         self._announce(address)
+        if self.own_tap:
+            self.measured.configured(address.ip, self.tap_name)
         if self._path_mtu is not None:
             self._path_mtu.look_again(self._supernode)
         self._ready.set()

@@ -54,6 +54,7 @@ def edge_keys(edge: EdgeDaemon) -> dict[str, Callable[[Any], object]]:
         "heartbeat_interval": lambda seconds: edge.call(EdgeCore.set_heartbeat, seconds),
         "accept_new_key": set_rule,
         "hosts_file": edge.hosts.use,
+        "allow_bench": edge.measured.allow,
     }
     return keys | {"tap_mtu": set_mtu} if edge.own_tap else keys
 
