@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from n2n.lab.namespaces import wait_until
 from n2n.lab.nodes import EdgeNode
 from n2n.lab.topology import Host
 from n2n.lab.traffic import ping
@@ -132,8 +133,9 @@ def test_what_runs_elsewhere_does() -> None:
 def test_it_can_be_typed(place: Place, number: int, command: str) -> None:
     if longest(dict(ELSEWHERE), command) or command in RUNNING:
         return
-    if "kick laptop" in command or "edges" in command:  # it may be on its way back from an earlier kick
-        place.laptop.wait_registered(PATIENCE)
+    if "kick laptop" in command:  # it may be on its way back from an earlier kick
+        known = "n2n supernode edges"
+        wait_until("laptop is registered", lambda: "laptop" in place.type(known, number).stdout, PATIENCE)
     found = place.type(command, number)
     assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"
     assert "Traceback" not in found.stderr
