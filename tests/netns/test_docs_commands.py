@@ -40,6 +40,7 @@ RUNNING = {"n2n supernode serve", "n2n edge up --config edge.yaml", "n2n edge up
 #: What is added to a command, so that it ends, asks nobody, or leaves this machine alone.
 MORE = {
     "n2n logs": ["--no-follow"],
+    "n2n top": ["--once"],
     "n2n service": ["--root", "{folder}"],
     "n2n key fingerprint": ["--state-dir", "{sn_state}"],
     "n2n key list": ["--state-dir", "{state}"],
@@ -87,7 +88,7 @@ class Place:
         config = self.home.folder / "config.yaml"
         known = {
             "edge.yaml": str(config), "/etc/n2n/home.yaml": str(config), "/etc/hosts": str(self.folder / "hosts"),
-            "supernode.example.org:7777": self.net.supernode.endpoint, "home.yaml": str(config), "PEER": "laptop",
+            "supernode.example.org:7777": self.net.supernode.endpoint, "home.yaml": str(config), "PEER": "laptop", "nas": "laptop",
         }  # fmt: skip
         more = MORE[key] if (key := longest(dict(MORE), command)) else []
         names = {
