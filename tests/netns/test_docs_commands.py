@@ -88,7 +88,7 @@ class Place:
         config = self.home.folder / "config.yaml"
         known = {
             "edge.yaml": str(config), "/etc/n2n/home.yaml": str(config), "/etc/hosts": str(self.folder / "hosts"),
-            "supernode.example.org:7777": self.net.supernode.endpoint, "home.yaml": str(config), "PEER": "laptop", "nas": "laptop",
+            "supernode.example.org:7777": self.net.supernode.endpoint, "PEER": "laptop", "nas": "laptop",
         }  # fmt: skip
         more = MORE[key] if (key := longest(dict(MORE), command)) else []
         names = {
