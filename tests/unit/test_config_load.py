@@ -294,7 +294,12 @@ class TestClasses:
 
     @pytest.mark.parametrize(
         ("bind", "port", "listen"),
-        [("", 0, ":0"), ("192.0.2.1", 7, "192.0.2.1:7"), ("2001:db8::1", 7, "[2001:db8::1]:7")],
+        [
+            ("", 0, ":0"),
+            ("192.0.2.1", 7, "192.0.2.1:7"),
+            ("2001:db8::1", 7, "[2001:db8::1]:7"),
+            ("eth0.5", 7, "eth0.5:7"),
+        ],
     )
     def test_where_an_edge_listens(self, bind, port, listen):
         assert EdgeConfig(community="a", supernode_addr="h:1", bind=bind, local_port=port).listen == listen

@@ -59,8 +59,8 @@ class Kernel:
         self.calls.append(("routes", network, set(ignore)))
         return self.clashes
 
-    def surroundings(self, target: Any, *, ignore: Any = (), without: Any = ()) -> Surroundings:
-        self.calls.append(("surroundings", target, set(ignore), list(without)))
+    def surroundings(self, target: Any, *, ignore: Any = (), **_: Any) -> Surroundings:
+        self.calls.append(("surroundings", target, set(ignore)))
         return self.seen
 
 
@@ -476,7 +476,7 @@ def test_a_changed_network_and_a_sleep_are_told_to_the_core(kernel: Kernel) -> N
             await until(lambda: told)
             assert told == ["network_changed"]
             looks = [call for call in kernel.calls if call[0] == "surroundings"]
-            assert looks[-1] == ("surroundings", THERE.ip, {daemon.tap_name, "other"}, [])
+            assert looks[-1] == ("surroundings", THERE.ip, {daemon.tap_name, "other"})
 
     run(main)
 

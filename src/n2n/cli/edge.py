@@ -24,7 +24,9 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     supernode_addr: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Where to register.")] = None,
     edge_id: Annotated[str | None, typer.Option(metavar="NAME", help="What it calls itself [host name].")] = None,
     local_port: Annotated[str | None, typer.Option(metavar="PORT", help="UDP port; 0: any [0].")] = None,
-    bind: Annotated[str | None, typer.Option(metavar="IP", help="Address of this host to send from [any].")] = None,
+    bind: Annotated[
+        str | None, typer.Option(metavar="IP|IFACE", help="Address or interface to send from [any].")
+    ] = None,
     port_mapping: Annotated[
         str | None, typer.Option(metavar="METHOD", help="At the router: auto, off, upnp, nat-pmp, pcp [auto].")
     ] = None,

@@ -22,13 +22,13 @@ __all__ = [
     "AUTO_BOOLEAN",
     "AUTO_PORT",
     "BASE_ADDRESS",
+    "BIND",
     "BOOLEAN",
     "COMMUNITY",
     "EDGE_NAME",
     "LISTEN_ADDRESS",
     "LOCAL_ADDRESS",
     "MASK",
-    "OPTIONAL_ADDRESS",
     "OPTIONAL_PATH",
     "PAGES_ADDRESS",
     "PATH",
@@ -408,8 +408,13 @@ def _yaml_token(value: object) -> str | None:
     return value or None
 
 
-def _check_optional_address(value: str) -> None:
-    if value:
+def is_interface(value: str) -> bool:
+    """Could this be the name of a network interface, and is no IP address?"""
+    return bool(re.fullmatch(r"(?=.*[A-Za-z])[^\s/:\x00-\x1f]{1,15}", value))
+
+
+def _check_bind(value: str) -> None:
+    if value and not is_interface(value):
         _address(value, value)
 
 
@@ -461,7 +466,7 @@ EDGE_NAME: Final = _text("a name", _check_edge_name)
 COMMUNITY: Final = _text("a community's name", _check_community)
 TAP_NAME: Final = _text("a TAP name", _check_tap_name)
 LISTEN_ADDRESS: Final = _text("an address such as :7777", _check_listen_address, str.strip)
-OPTIONAL_ADDRESS: Final = _text("an IP address", _check_optional_address, str.strip)
+BIND: Final = _text("an IP address or an interface", _check_bind, str.strip)
 #: Where pages are served by TCP; empty: nowhere.
 PAGES_ADDRESS: Final = _text('an address such as 127.0.0.1:7778, or ""', _check_pages_address, str.strip)
 BASE_ADDRESS: Final = _text("an IPv4 address", _check_base, _read_ipv4, IPv4Address)

@@ -108,7 +108,7 @@ class EdgeConfig:
             goes to the next when that one is gone.
         edge_id: what it calls itself; by default the host's name.
         local_port: UDP port; 0: the kernel chooses.
-        bind: IP address of this host to send from; empty: every one.
+        bind: IP address of this host to send from, or interface to send and receive by; empty: every one.
         port_mapping: have the router map a port by auto (what answers), upnp, nat-pmp or pcp; or off.
         enable_vfuze: send frames with the short header.
         tap_name: of the TAP device, and of the control socket.
@@ -148,7 +148,7 @@ class EdgeConfig:
     supernode_addr: str = _key(SUPERNODES, required=True)
     edge_id: str = _key(kinds.EDGE_NAME, factory=_default_edge_id)
     local_port: int = _key(kinds.integer(0, 65535), 0)
-    bind: str = _key(kinds.OPTIONAL_ADDRESS, "")
+    bind: str = _key(kinds.BIND, "")
     port_mapping: str = _key(_PORT_MAPPING, "auto")
     enable_vfuze: bool = _key(kinds.BOOLEAN, True)
     tap_name: str = _key(kinds.TAP_NAME, "n2n_tap0")
@@ -193,6 +193,11 @@ class EdgeConfig:
     def listen(self) -> str:
         """`bind` and `local_port` as :func:`n2n.net.open_udp` takes them."""
         return f"[{self.bind}]:{self.local_port}" if ":" in self.bind else f"{self.bind}:{self.local_port}"
+
+    @property
+    def device(self) -> str:
+        """The interface in `bind`, if that is one; else empty."""
+        return self.bind if kinds.is_interface(self.bind) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

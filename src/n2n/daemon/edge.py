@@ -342,7 +342,8 @@ class EdgeDaemon(Daemon):
 
     def _look_around(self, target: IPv4Address | IPv6Address | None) -> Surroundings:
         overlay = [self.address.network] if self.address is not None else []
-        return surroundings(target, ignore={self.tap_name, *self._siblings()}, without=overlay)
+        ignored = {self.tap_name, *self._siblings()}
+        return surroundings(target, ignore=ignored, without=overlay, device=self.config.device)
 
     def _network_changed(self, change: Change) -> None:
         self._addresses = change.seen.addresses
@@ -407,7 +408,7 @@ class EdgeDaemon(Daemon):
         local = self.local
         if local is not None and int(local.ip):
             return open_udp(Endpoint.of(str(local.ip), 0))
-        return open_udp(":0", ipv4_only=endpoint.ip.version == 4)
+        return open_udp(f"{self.config.device}:0", ipv4_only=endpoint.ip.version == 4)
 
     def _birthday_won(self, mac: MacAddress, endpoint: Endpoint, datagram: bytes) -> None:
         assert self._drive is not None

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.doctor.findings import Check, Finding, Subject, failed, ok, warning
 from n2n.errors import MalformedDatagram, N2NError, PlatformError
-from n2n.net import open_udp, resolve, routes_clashing
+from n2n.net import bind_to, open_udp, resolve, routes_clashing
 from n2n.store import KnownKeys
 from n2n.types import SUPERNODE_MAC, ZERO_MAC, Endpoint
 from n2n.wire import PacketType, ProtoV, SNPublicSecret, build, clean_name, key_fingerprint, parse, virtual_network
@@ -146,7 +146,7 @@ def ask_key(endpoint: Endpoint, bind: str = "") -> Reply | None:
     family = socket.AF_INET if endpoint.ip.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         if bind:
-            sock.bind((bind, 0))
+            bind_to(sock, bind)
         sock.connect((str(endpoint.ip), endpoint.port))
         for _ in range(_TRIES):
             start = time.monotonic()

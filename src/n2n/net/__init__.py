@@ -20,7 +20,7 @@ from n2n.net.link import (
 )
 from n2n.net.surroundings import Surroundings, Way, surroundings
 from n2n.net.tap import Tap
-from n2n.net.udp import SocketBuffers, open_udp, open_udp_group, resolve, set_buffers, socket_buffers
+from n2n.net.udp import SocketBuffers, bind_to, open_udp, open_udp_group, resolve, set_buffers, socket_buffers
 from n2n.net.watch import ClockJumps, NetworkEvents
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Surroundings",
     "Tap",
     "Way",
+    "bind_to",
     "configure",
     "gratuitous_arp",
     "interface_down",

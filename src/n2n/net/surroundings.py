@@ -60,12 +60,14 @@ def surroundings(
     *,
     ignore: Collection[str] = (),
     without: Collection[IPv4Network] = (),
+    device: str = "",
 ) -> Surroundings:
     """Look at this host's addresses and its way to `target`.
 
     Args:
         target: the destination; None: there is none, and no way to it.
         ignore: interfaces whose addresses do not count (the TAP devices of this host's edges).
+        device: the only interface that counts; empty: every one.
         without: networks whose addresses do not count (overlays: a bridge may have such an address).
 
     Raises:
@@ -82,7 +84,9 @@ def surroundings(
         usable = {
             index for index, link in links.items() if link["flags"] & _IFF_UP and link.get("ifname") not in ignore
         } - {index for index, link in links.items() if link.get("ifname") == _LOOPBACK}
-        way = _way(netlink, target, links) if target is not None else None
+        if device:
+            usable &= {index for index, link in links.items() if link.get("ifname") == device}
+        way = _way(netlink, target, links, device) if target is not None else None
         found = [
             address
             for address in _usable_addresses(items, usable)
@@ -106,11 +110,14 @@ def _usable_addresses(items: list[Any], devices: Collection[int]) -> Iterator[IP
             yield address
 
 
-def _way(netlink: Any, target: IPv4Address | IPv6Address, links: dict[int, Any]) -> Way | None:
+def _way(netlink: Any, target: IPv4Address | IPv6Address, links: dict[int, Any], device: str) -> Way | None:
     family = 2 if target.version == 4 else 10
+    by = [{"oif": index} for index, link in links.items() if link.get("ifname") == device] if device else [{}]
+    if not by:  # the interface is not there (yet)
+        return None
     try:
         with refusals(f"cannot look up the route to {target}"):
-            route = netlink.route("get", family=family, dst=str(target))[0]
+            route = netlink.route("get", family=family, dst=str(target), **by[0])[0]
     except NetlinkError as error:
         if getattr(error.__cause__, "code", None) in _NO_ROUTE:
             return None

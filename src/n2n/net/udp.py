@@ -7,6 +7,7 @@ be fragmented on the way (`let_fragment`): full-size broadcast frames do exceed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_EDGE_BUFFER",
     "DEFAULT_SUPERNODE_BUFFER",
     "SocketBuffers",
+    "bind_to",
     "open_udp",
     "open_udp_group",
     "resolve",
@@ -58,7 +60,8 @@ def open_udp(
 
     Args:
         listen: ``:7777`` (every address: IPv6 and IPv4 by one dual-stack socket, IPv4 alone where IPv6 is off),
-            ``192.0.2.1:7777``, ``[2001:db8::1]:7777``, or an endpoint.  Port 0: the kernel chooses.
+            ``192.0.2.1:7777``, ``[2001:db8::1]:7777``, ``eth0:7777`` (by that interface only), or an endpoint.  Port 0:
+            the kernel chooses.
         buffer_size: bytes to ask for in each direction; see `socket_buffers` for what was granted.
         ipv4_only: make ``:port`` an IPv4 socket (what an edge of protocol v5 has).
 
@@ -70,7 +73,7 @@ def open_udp(
     ...     opened.getsockname()[0], opened.getblocking()
     ('127.0.0.1', False)
     """
-    host, port = _listen_address(listen)
+    host, port, device = _listen_address(listen)
     if host is None:
         opened = None if ipv4_only else _open_dual_stack(port)
         opened = opened or _open(socket.AF_INET, ("0.0.0.0", port), dual=False)  # noqa: S104
@@ -78,8 +81,14 @@ def open_udp(
         version6 = isinstance(host, ipaddress.IPv6Address)
         family = socket.AF_INET6 if version6 else socket.AF_INET
         opened = _open(family, _sockaddr(host, port), dual=version6 and not int(host))
-    if buffer_size is not None:
-        set_buffers(opened, buffer_size)
+    try:
+        if device:
+            bind_to(opened, device)
+        if buffer_size is not None:
+            set_buffers(opened, buffer_size)
+    except BaseException:
+        opened.close()
+        raise
     return opened
 
 
@@ -127,6 +136,8 @@ def _join(first: socket.socket) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         let_fragment(opened)
         opened.bind(address)
+        device = first.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
     except OSError as error:
         opened.close()
         raise PlatformError(_why_not_bound(address[0], address[1], error)) from error
@@ -205,15 +216,51 @@ def _split(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _listen_address(listen: str | Endpoint) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address | None, int]:
+def bind_to(opened: socket.socket, where: str) -> None:
+    """Send from one address of this host, at a port of the kernel's choice, or by one interface.
+
+    Args:
+        where: an IP address, or the name of an interface.
+
+    Raises:
+        PlatformError: there is no such address or interface, or it is not allowed.
+
+    >>> with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    ...     bind_to(opened, "127.0.0.1")
+    """
+    try:
+        ipaddress.ip_address(where)
+    except ValueError:
+        device = True
+    else:
+        device = False
+    try:
+        if device:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, where.encode() + b"\0")
+        else:
+            opened.bind((where, 0))
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        kind, remedy = ("interface", "ip link") if device else ("address", "ip address")
+        raise PlatformError(f"cannot send by the {kind} {where!r}: {why}. See {remedy}") from error
+
+
+def _listen_address(
+    listen: str | Endpoint,
+) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address | None, int, str]:
+    """Address (None: every one), port, and interface (empty: every one)."""
     if isinstance(listen, Endpoint):
-        return listen.ip, listen.port
+        return listen.ip, listen.port, ""
     host, port = _split(listen)
     try:
-        return (ipaddress.ip_address(host) if host else None), port
+        return (ipaddress.ip_address(host) if host else None), port, ""
     except ValueError:
+        with contextlib.suppress(OSError):
+            socket.if_nametoindex(host)
+            return None, port, host
         raise ConfigError(
-            f"{listen!r}: {host!r} is not an IP address. Listen on :{port} (every address), or on one of this host's"
+            f"{listen!r}: {host!r} is not an IP address, and this host has no interface of that name (see ip link). "
+            f"Listen on :{port} (every address), or on one of this host's"
         ) from None
 
 

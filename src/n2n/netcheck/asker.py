@@ -16,7 +16,8 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
-from n2n.errors import MalformedDatagram, PlatformError
+from n2n.errors import MalformedDatagram
+from n2n.net import bind_to
 from n2n.types import SUPERNODE_MAC, ZERO_MAC, Endpoint
 from n2n.wire import TOKEN_SIZE, PacketType, ProtoV, SNPublicSecret, Where, build, parse
 
@@ -71,10 +72,13 @@ class Asker:
         self._ip = socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6
         self._v4 = v4
         try:
-            self._sock.bind((bind, 0))
-        except OSError as error:
+            if bind:
+                bind_to(self._sock, bind)
+            if not self._sock.getsockname()[1]:
+                self._sock.bind(("", 0))
+        except BaseException:
             self._sock.close()
-            raise PlatformError(f"cannot send from {bind!r}: {error.strerror}. See ip address") from error
+            raise
         self._sock.setsockopt(self._ip, _IP_RECVERR if v4 else _IPV6_RECVERR, 1)
 
     def __enter__(self) -> Self:

@@ -192,7 +192,7 @@ def _measure(supernode: Endpoint, bind: str, port: int) -> PathMtu:
 async def _router(report: Report, bind: str) -> None:
     towards = report.endpoint.ip if report.endpoint is not None else None
     try:
-        source = IPv4Address(bind) if bind and ":" not in bind else None
+        source = IPv4Address(bind) if bind and bind.replace(".", "").isdigit() else None
         gateway = await asyncio.to_thread(find_gateway, towards if isinstance(towards, IPv4Address) else None, source)
     except N2NError:
         return
