@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -160,6 +161,37 @@ def test_idle_clients_are_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert serve(folder, talk) == b""
 
 
+def test_what_a_client_does_not_read_is_thrown_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_TIMEOUT", 0.05)
+    size, asked = 16 * 1024 * 1024, asyncio.Event()
+
+    async def large(_: Mapping[str, Any]) -> object:
+        asked.set()
+        return "x" * size
+
+    async def main() -> int:
+        server = ControlServer(folder / "tap0.sock", {"large": large}, Listeners())
+        await server.start()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(server.path))
+            sock.sendall(b'{"method":"large"}\n')
+            await asked.wait()
+            await until(lambda: not server._clients)
+            taken = await asyncio.wait_for(asyncio.to_thread(_read_all, sock), 20)
+        await server.close()
+        return taken
+
+    assert asyncio.run(main()) < size
+
+
+def _read_all(sock: socket.socket) -> int:
+    taken = 0
+    with contextlib.suppress(ConnectionError):
+        while piece := sock.recv(1 << 20):
+            taken += len(piece)
+    return taken
+
+
 def test_events_stream_and_say_what_was_missed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "MAX_WAITING", 3)
     listeners = Listeners()
@@ -267,6 +299,17 @@ def test_a_daemon_that_ends_while_asked(folder: Path) -> None:
         with pytest.raises(NotRunning):
             client.call("status")
         client.close()
+
+
+@pytest.mark.parametrize("answer", [b"no json\n", b"[" * 100_000 + b"\n", b'"\xff"\n', b"[]\n"])
+def test_whoever_answers_something_else_is_no_daemon(folder: Path, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "tap0.sock"))
+        listening.listen()
+        with Client(folder / "tap0.sock") as client, listening.accept()[0] as there:
+            there.sendall(answer)
+            with pytest.raises(CallFailed, match="is it a daemon of n2n"):
+                client.call("status")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")

@@ -155,7 +155,7 @@ def test_an_edge_writes_down_what_it_tells(tmp_path: Path) -> None:
         ]
         assert found["changes"][1]["at"] <= found["at"]
         assert (await methods["history"]({"peer": mac_of(1).upper(), "limit": 1}))["changes"] == found["changes"][:1]  # type: ignore[index]
-        for bad in ({"peer": 5}, {"since": "x"}, {"limit": None}):
+        for bad in ({"peer": 5}, {"since": "x"}, {"limit": None}, {"since": 10**400}, {"since": float("nan")}):
             with pytest.raises(ConfigError):
                 await methods["history"](bad)
         counters: Any = await methods["counters"]({})

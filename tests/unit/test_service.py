@@ -122,10 +122,20 @@ class TestInstall:
         assert left == ["etc/n2n/supernode.yaml"]
         assert main(["service", "uninstall", "supernode", "--root", str(root)]) == 2
 
-    @pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 70, "a%i"])
+    @pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 70, "a%i", "supernode"])
     def test_names(self, name: str, root: Path) -> None:
         assert install(root, "edge", name) == 2
         assert list(root.iterdir()) == []
+
+    def test_a_link_that_somebody_left_is_not_followed(self, root: Path) -> None:
+        units, theirs = root / "etc/systemd/system", root / "theirs"
+        units.mkdir(parents=True)
+        theirs.write_text("precious")
+        (units / ".n2n-edge@.service.new").symlink_to(theirs)
+        assert install(root, "edge") == 0
+        assert theirs.read_text() == "precious"
+        assert (units / "n2n-edge@.service").read_text().startswith("# Written by")
+        assert stat.S_IMODE((units / "n2n-edge@.service").stat().st_mode) == 0o644
 
     def test_a_directory_that_cannot_be_written(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (root / "etc").touch()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from n2n.errors import NotReady, PlatformError
+from n2n.errors import NotReady, PlatformError, StoreError
 from n2n.web import pages as pages_module
 from n2n.web import server as module
 from n2n.web.cache import Cached
@@ -329,6 +329,13 @@ def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) 
         with socket.create_connection((host, int(port)), timeout=20) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             until(lambda: server.counters["timed_out"] == 1)
+            until(lambda: not server._tasks)
+            # What it did not take is thrown away: nothing of it is kept until it may read again.
+            taken = 0
+            with contextlib.suppress(ConnectionError):
+                while piece := sock.recv(1 << 20):
+                    taken += len(piece)
+            assert taken < 64 * 1024 * 1024
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,6 +368,16 @@ def test_a_bug_is_told_and_counted_and_shows_nothing() -> None:
         assert server.counters["faults"] == len(faults) == 1
 
     asyncio.run(main())
+
+
+def test_what_cannot_be_told_now_is_no_bug() -> None:
+    with served(EdgePages(methods_of(answers_of() | {"history": StoreError("cannot read x: no space")})).answer) as (
+        where,
+        server,
+    ):
+        response, body = get(where, "/history.json")
+        assert (response.status, body) == (503, b"cannot read x: no space\n")
+        assert server.counters["faults"] == 0
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,10 @@ class Client:
             line = b""
         if not line.endswith(b"\n"):
             raise NotRunning(f"{self.path.stem} ended while it was asked")
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
         if not isinstance(answer, dict):
             raise CallFailed("failed", f"{self.path} answered something else than an object: is it a daemon of n2n?")
         return answer

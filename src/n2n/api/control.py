@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from n2n.daemon.logs import Event
-from n2n.daemon.runtime import RECENT, Listeners
+from n2n.daemon.runtime import RECENT, Listeners, hang_up
 from n2n.errors import ConfigError, N2NError, NotReady, PlatformError
 
 __all__ = ["AlreadyRunning", "ControlServer", "Method"]
@@ -118,7 +118,7 @@ class ControlServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client left, or sleeps
         finally:
-            writer.close()
+            await hang_up(writer, IDLE_TIMEOUT)
 
     async def _turn(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         try:

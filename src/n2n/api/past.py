@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["keep_history"]
 
 _MOST: Final = 1000
+#: Unix seconds beyond which (or before minus which) nobody asks; NaN is none.
+_LAST: Final = 1e12
 
 
 def keep_history(daemon: EdgeDaemon | SupernodeDaemon, instance: str, methods: dict[str, Method]) -> History | None:
@@ -40,7 +42,8 @@ def keep_history(daemon: EdgeDaemon | SupernodeDaemon, instance: str, methods: d
 
     async def find(params: Mapping[str, Any]) -> object:
         peer, since, limit = params.get("peer", ""), params.get("since", 0.0), params.get("limit", 100)
-        if not isinstance(peer, str) or not isinstance(since, int | float) or not isinstance(limit, int):
+        numbers = isinstance(since, int | float) and abs(since) < _LAST and isinstance(limit, int)
+        if not isinstance(peer, str) or not numbers:
             raise ConfigError("peer is a name, a MAC address or a virtual address, since Unix seconds, limit a number")
         wanted = _mac_of(daemon, peer)
         changes = await history.find(wanted, float(since), max(1, min(limit, _MOST)))

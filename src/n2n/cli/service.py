@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -54,6 +55,8 @@ def install(
     """Write the unit, and a sample configuration in /etc/n2n if there is none. Several edges: one NAME for each."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a service: use letters, digits, '_', '-' and '.'")
+    if role is Role.EDGE and name == Role.SUPERNODE.value:
+        raise ConfigError(f"{_CONFIG_DIR}/{name}.yaml is the supernode's file: give the edge another name")
     live = _is_live(root)
     unit, instance = _UNITS[role], _instance(role, name)
     text = _unit(unit, _program(program, root))
@@ -148,10 +151,16 @@ def _write(path: Path, text: str) -> None:
         if path.exists() and not _ours(path):
             raise ConfigError(f"{path} was not written by n2n: move it away, or put your changes into a drop-in")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.new")
-        draft.write_text(text, encoding="utf-8")
-        draft.chmod(0o644)
-        draft.replace(path)
+        # By a name that nobody can have put a link at: below DIR of --root others may write.
+        fd, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(fd, 0o644)
+            os.replace(draft, path)
+        except BaseException:
+            os.unlink(draft)
+            raise
     except OSError as error:
         raise PlatformError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
     print(f"wrote {path}")

@@ -7,6 +7,7 @@ that a failure half-way leaves nothing in the system.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-__all__ = ["RECENT", "Listeners", "notify_systemd", "on_signals", "run", "watchdog_period"]
+__all__ = ["RECENT", "Listeners", "hang_up", "notify_systemd", "on_signals", "run", "watchdog_period"]
 
 T = TypeVar("T")
 
@@ -29,6 +30,20 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+async def hang_up(writer: asyncio.StreamWriter, patience: float) -> None:
+    """Close a connection; what the other side does not take within `patience` seconds is thrown away.
+
+    `StreamWriter.close` alone keeps the descriptor, and all that was not taken, for as long as the other side likes.
+    """
+    writer.close()
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(patience):
+                await writer.wait_closed()
+    finally:
+        writer.transport.abort()
 
 
 def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Callable[[], None]:

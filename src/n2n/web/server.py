@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from n2n.errors import PlatformError
+from n2n.daemon.runtime import hang_up
+from n2n.errors import N2NError, PlatformError
 
 if TYPE_CHECKING:
     import h11
@@ -179,7 +180,7 @@ class HttpServer:
             self.counters["faults"] += 1
             self._fault(error)
         finally:
-            writer.close()
+            await hang_up(writer, WRITE_TIMEOUT)
 
     async def _turn(
         self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -221,6 +222,8 @@ class HttpServer:
             raise _Refused("with_body", 413, "no body is taken")
         try:
             response = await self._answer(_parsed(request.target))
+        except N2NError as error:  # such as a disk that is full
+            return Response(f"{error}\n".encode("utf-8", "replace"), status=503)
         except Exception as error:
             self.counters["faults"] += 1
             self._fault(error)
