@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from n2n.proto.peers import PeerView
 from n2n.web import drawing
 from n2n.web.graph import MAX_LINKS, MAX_NODES, Graph, build_graph, how_old
 from n2n.web.layout import FEW, arrange
+from n2n.web.text import words_for
 from tests.unit.web_fakes import address_of, community, mac_of
 
 HOSTILE = '"><script>alert(1)</script>&\\N{}|<b x=\'1\'>\x00\x1b[31m\u202e\ud800"];evil[label="x'
@@ -199,6 +201,14 @@ def test_answers_that_make_no_sense_do_no_harm() -> None:
     empty = build_graph({}, {}, None)
     assert empty.nodes == ()
     assert drawing.svg(empty).startswith("<svg")
+
+
+def test_every_reason_has_words() -> None:
+    """Those that n2n.proto gives, as PeerView tells; one that is new is shown as it is."""
+    told = re.findall(r"`(\w+)`", (PeerView.__doc__ or "").partition("reason:")[2].partition("since:")[0])
+    reasons = set(told) - {"path"}
+    assert {"answered", "silent", "better", "idle"} <= reasons
+    assert [reason for reason in sorted(reasons) if words_for(reason) == reason.replace("_", " ")] == []
 
 
 def test_it_says_how_old_it_is() -> None:

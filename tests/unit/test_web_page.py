@@ -66,6 +66,7 @@ def test_a_path_that_changes_is_drawn_anew_without_a_reload(chromium: Browser) -
     answers = answers_of(3)
     peer = answers["peers"]["peers"][0]
     peer |= {"path": "relay", "full_duplex": False, "one_way": False}
+    peer |= {"kind": "v5", "nat": "hard"}
     answers["state"]["reachable"] = []
     with (
         served(EdgePages(methods_of(answers)).answer) as (where, _),
@@ -76,7 +77,13 @@ def test_a_path_that_changes_is_drawn_anew_without_a_reload(chromium: Browser) -
         page.evaluate("window.unchanged = true")
         peer |= {"path": "direct", "full_duplex": False, "one_way": True}
         expect(link(page, 0, 1)).to_have_class(re.compile("one_way"))
-        peer |= {"full_duplex": True, "one_way": False}
+        page.locator(f'.row[data-mac="{mac_of(1)}"]').click()
+        more = page.locator("#members li.chosen .more")
+        expect(more).to_contain_text(peer["endpoint"])
+        expect(more).to_contain_text("protocol v5 alone")
+        expect(more).to_contain_text("a NAT with a port for each peer")
+        peer |= {"full_duplex": True, "one_way": False, "in_use": "192.0.2.99:9"}
+        expect(more).to_contain_text("192.0.2.99:9")
         expect(link(page, 0, 1)).to_have_class(re.compile("direct"))
         expect(page.locator("#news")).to_contain_text(f"{peer['name']} now direct")
         assert page.evaluate("window.unchanged") is True

@@ -13,7 +13,18 @@ __all__ = ["KINDS", "dot", "html", "offlines_dot", "snapshot", "svg"]
 #: Kind of a link -> how it is called.
 KINDS: Final = {"direct": "direct", "one_way": "one way", "relay": "relayed"}
 #: What the page is told of an own link.
-_ABOUT: Final = ("endpoint", "reason", "since", "rtt", "last_pong", "tx_bytes", "rx_bytes")
+_ABOUT: Final = (
+    "endpoint",
+    "in_use",
+    "kind",
+    "nat",
+    "reason",
+    "since",
+    "rtt",
+    "last_pong",
+    "tx_bytes",
+    "rx_bytes",
+)
 #: Characters of a name that are drawn: beside its mark, in the disc of many, turned around many.
 _NAME_LIMIT: Final = 18
 _DISC_LIMIT: Final = 12
@@ -52,9 +63,9 @@ def snapshot(graph: Graph, focus: str | None = None) -> dict[str, Any]:
     Returns:
         community, at, told (when the supernode last told of the others, or null), counts, left_out, members: list of
         {mac, name, address, role, seen, path (direct, one_way, relay; null for the edge itself and those who are
-        gone), endpoint, reason, since, rtt, tx_bytes, rx_bytes, why, at: [x, y], radius, label: {at, anchor, turn,
-        font}}, links: list of {a, b, kind, toward, own, d, middle, arrow: [x, y, degrees]}, drawing: {width, height,
-        centre, dense, hub}.
+        gone), endpoint, in_use, kind, nat, reason, since, rtt, tx_bytes, rx_bytes, why, at: [x, y],
+        radius, label: {at, anchor, turn, font}}, links: list of {a, b, kind, toward, own, d,
+        middle, arrow: [x, y, degrees]}, drawing: {width, height, centre, dense, hub}.
     """
     layout = arrange(graph)
     everything = focus is None or not layout.dense

@@ -20,6 +20,9 @@ _WORDS: Final = {
     "no_answer": "no ping was answered",
     "peer_changed": "its address changed",
     "network_changed": "our network changed",
+    "woke_up": "this host slept",
+    "better": "a nearer way was found",
+    "quicker": "a quicker way was found",
     "idle": "no traffic for a while",
 }
 

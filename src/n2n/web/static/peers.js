@@ -178,7 +178,9 @@ function detail(row, member, picture) {
     ["Since", member.since ? `${ago(picture.now - member.since)}${member.why ? ", " + member.why : ""}` : ""],
     ["Sent", member.path ? size(member.tx_bytes ?? 0) : ""],
     ["Received", member.path ? size(member.rx_bytes ?? 0) : ""],
-    ["Endpoint", member.endpoint || ""],
+    ["Endpoint", member.in_use || member.endpoint || ""],
+    ["Behind", { open: "no NAT", easy: "a NAT that keeps its ports", hard: "a NAT with a port for each peer" }[member.nat] || ""],
+    ["Speaks", member.kind === "v5" ? "protocol v5 alone" : ""],
     ["MAC", member.mac],
   ];
   for (const [name, text] of facts) {
