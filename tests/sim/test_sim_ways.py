@@ -183,7 +183,7 @@ def test_an_idle_edge_among_500_sends_less_than_a_packet_a_second() -> None:
     world.run_for(60.0)
     rates = [(world.count_to(e).total() - was) / 60.0 for e, was in zip(edges, before, strict=True)]
     assert max(rates) <= 1.0
-    assert max(rates) < 0.2, "heartbeats, and now and then a list"
+    assert max(rates) < 0.4, "heartbeats, a look whether the supernode is there, and now and then a list"
     before = {e: world.count_to(e)["ping"] for e in edges}
     for edge in edges[:5]:
         assert edge.host.nat is not None
@@ -370,16 +370,16 @@ def test_relayed_traffic_is_back_within_five_seconds_of_another_address_of_the_s
     assert a.core.supernode == b.core.supernode == world.supernode.endpoint
 
 
-def test_an_idle_edge_finds_a_supernode_that_started_again_in_half_a_minute() -> None:
+def test_an_idle_edge_finds_a_supernode_that_started_again_in_five_seconds() -> None:
     world = World(n2n=True)
     a = world.edge(heartbeat=600.0)
     world.run_for(30.0)
     world.supernode.stop()
     world.supernode.start()
-    world.run_until(lambda: len(world.supernode.core.members("acme")) == 1, 25.0)
+    world.run_until(lambda: len(world.supernode.core.members("acme")) == 1, 5.0)
     before = world.count_to(a)
     world.run_for(600.0)
-    assert (world.count_to(a) - before)["where"] <= 31, "it asks seldom"
+    assert (world.count_to(a) - before)["where"] <= 151, "it asks seldom"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -402,7 +402,7 @@ def test_a_second_port_that_is_not_let_through_leaves_it_unknown() -> None:
     a = world.edge(nat=Nat("port", "192.0.2.1"))
     world.run_for(60.0)
     assert not a.noted("nat")
-    assert world.count_to(a)["where"] <= 3 + 3 + 4
+    assert world.count_to(a)["where"] <= 3 + 3 + 15
 
 
 def test_an_idle_edge_whose_nat_gives_another_port_is_reached_again() -> None:

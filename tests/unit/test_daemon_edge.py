@@ -345,7 +345,7 @@ def test_names_are_asked_for_until_they_resolve(monkeypatch: pytest.MonkeyPatch)
     failures: list[Any] = [PlatformError("no such name")] * 9
     found = asyncio.run(resolver([*failures, ["192.0.2.1:7"]], warnings).find())
     assert found == Endpoint.parse("192.0.2.1:7")
-    assert slept == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert slept == [1, 2, 4, 4, 4, 4, 4, 4, 4]
     assert warnings[0] == ("resolve_failed", {"supernode": "vpn:7", "error": "no such name", "retry_in": 1.0})
 
 

@@ -74,27 +74,26 @@ def test_resolving_is_asked_again() -> None:
     driver.run_until(5.1)
     assert len(driver.did(Resolve)) == 2
     driver.run_until(200.0)
-    assert 12 <= len(driver.did(Resolve)) <= 16
+    assert 48 <= len(driver.did(Resolve)) <= 52
 
 
 # -- lost datagrams
 
 
-def test_key_requests_are_repeated_for_ever_with_growing_delays() -> None:
+def test_key_requests_are_repeated_for_ever() -> None:
     driver = started()
     driver.run_until(3600.0)
     times = [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)]
-    assert times[:4] == pytest.approx([0.0, 5.0, 12.5, 23.75])
     gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert gaps == sorted(gaps)
-    assert gaps[-1] == pytest.approx(15.0)
+    assert gaps[0] == pytest.approx(5.0), "as long as v5 waits"
+    assert set(map(round, gaps[1:])) == {4}, "so that the end of an outage is found within 5 s"
     assert driver.core.registration(driver.now).attempts == len(times)
     assert driver.did(Resolve), "its name may stand for another address by now"
     assert not driver.of_type(T.REGISTER_REQUEST)
 
 
 def test_jitter_spreads_all_but_the_first_delay() -> None:
-    for jitter, second in ((0.0, 7.5 * 0.75), (0.999, 7.5 * 1.2495)):
+    for jitter, second in ((0.0, 4.0 * 0.75), (0.999, 4.0 * 1.2495)):
         driver = Driver()
         settings = driver.core.settings
         driver.core = EdgeCore(
@@ -116,10 +115,10 @@ def test_jitter_spreads_all_but_the_first_delay() -> None:
 def test_registrations_are_repeated_and_then_the_key_is_asked_again() -> None:
     driver = started()
     driver.say_key()
-    driver.run_until(24.0)
+    driver.run_until(14.0)
     registers = [s.at for s in driver.of_type(T.REGISTER_REQUEST)]
-    assert registers == pytest.approx([0.0, 5.0, 12.5])
-    assert [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)] == pytest.approx([0.0, 23.75])
+    assert registers == pytest.approx([0.0, 5.0, 9.0])
+    assert [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)] == pytest.approx([0.0, 13.0])
     assert driver.core.state is EdgeState.KEY
     driver.say_key(b"another key")
     assert driver.sent[-1].message.encrypted_machine_id.startswith(b"another key|")

@@ -16,7 +16,8 @@ from n2n.types import Endpoint
 __all__ = ["Resolver", "reachable", "resolve_aside"]
 
 _FIRST_DELAY: Final = 1.0
-_LONGEST_DELAY: Final = 60.0
+#: A name that cannot be resolved is most often a network that is down: it should not be missed when it comes back.
+_LONGEST_DELAY: Final = 4.0
 
 
 class _Aside(asyncio.SelectorEventLoop):

@@ -20,7 +20,7 @@ class WatchSettings:
         hurry: while frames wait for it, a lost supernode is asked for, and its name resolved, as often.
     """
 
-    idle: float = 20.0
+    idle: float = 4.0
     busy: float = 1.0
     busy_for: float = 2.5
     misses: int = 3
