@@ -19,7 +19,7 @@ __all__ = ["COUNTERS", "EdgeSettings"]
 _MACHINE_ID_SIZE: Final = 16
 #: Characters of an edge's own name; others cut longer ones as well.
 _NAME_LIMIT: Final = 64
-#: First as long as v5 waits; then so that the end of an outage, whatever it was, is found within 5 s (4 s and a quarter).
+#: First as long as v5 waits; then so that the end of an outage, whatever it was, is found within 5 s (4 and a quarter).
 _ASKING: Final = Pace(first=5.0, factor=1.0, cap=4.0)
 _REFUSED: Final = Pace(first=10.0, factor=2.0, cap=300.0)
 _LISTING: Final = Pace(first=3.0, factor=1.25, cap=30.0)
