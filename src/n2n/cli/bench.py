@@ -31,7 +31,7 @@ _REFRESH: Final = 0.1
 @app.command()
 def bench(  # noqa: PLR0917  (typer reads them by name)
     peer: Annotated[
-        str | None, typer.Argument(metavar="[PEER]", help="A member: measure the way there instead of this host.")
+        str | None, typer.Argument(metavar="PEER", help="A member: measure the way there instead of this host.")
     ] = None,
     allcomponents: Annotated[bool, typer.Option("--allcomponents", help="Measure everything; the default.")] = False,
     component: Annotated[

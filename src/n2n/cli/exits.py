@@ -44,7 +44,8 @@ def tell_error(error: BaseException) -> None:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, N2NError):
+    # A refusal that we word ourselves has no number of the system.
+    if isinstance(error, N2NError) or (isinstance(error, PermissionError) and error.errno is None):
         _write("error", str(error))
     elif isinstance(error, OSError) and error.strerror:
         _write("error", f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
