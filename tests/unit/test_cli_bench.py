@@ -111,7 +111,13 @@ def test_without_rights_the_rest_is_measured_and_the_reason_told(
 
 @pytest.mark.usefixtures("no_rights")
 @pytest.mark.parametrize(
-    "words", [["bench", "--component", "tap", *QUICK], ["bench", "--strict", *QUICK], ["taptest", "--iterations", "9"]]
+    "words",
+    [
+        ["bench", "--component", "tap", *QUICK],
+        ["bench", "--strict", *QUICK],
+        ["taptest", "--iterations", "9"],
+        ["lab", "up"],
+    ],
 )
 def test_want_of_rights_is_an_error_where_it_matters(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 5

@@ -20,6 +20,7 @@ from n2n.api import control
 from n2n.api.client import AccessDenied, CallFailed, Client, NotRunning, choose_edge, connect, live_instances
 from n2n.api.control import AlreadyRunning, ControlServer
 from n2n.api.instances import instances, run_dir, search_dirs, socket_path
+from n2n.cli.exits import code_of
 from n2n.config import default_run_dir
 from n2n.daemon.runtime import Listeners
 from n2n.errors import ConfigError, LocalProtocolError, NotReady, PlatformError
@@ -310,6 +311,16 @@ def test_whoever_answers_something_else_is_no_daemon(folder: Path, answer: bytes
             there.sendall(answer)
             with pytest.raises(CallFailed, match="is it a daemon of n2n"):
                 client.call("status")
+
+
+def test_a_directory_that_may_not_be_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(PlatformError, match="Run as root") as caught:
+        instances()
+    assert code_of(caught.value) == 5
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")

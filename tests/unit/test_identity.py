@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from n2n.cli.exits import code_of
 from n2n.errors import ConfigError
 from n2n.identity import load_machine_id, mac_for, machine, parse_machine_id
 from n2n.wire import derive_mac
@@ -125,6 +126,16 @@ def test_what_cannot_be_read_or_made_is_named(tmp_path):
         with pytest.raises(ConfigError, match="cannot be read or made") as error:
             load_machine_id(path)
         assert str(path) in str(error.value)
+
+
+def test_want_of_rights_is_told_as_such(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(machine.os, "open", refused)
+    with pytest.raises(ConfigError, match="machine_id_file") as error:
+        load_machine_id(tmp_path / "machine-id")
+    assert code_of(error.value) == 5
 
 
 def test_a_huge_file_is_not_read(tmp_path):

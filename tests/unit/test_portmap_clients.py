@@ -340,6 +340,7 @@ def test_a_search_that_finds_nobody_is_counted() -> None:
     with pytest.raises(NotMapped) as caught:
         asyncio.run(client(igd, counts=counts).status())
     assert caught.value.cause is Cause.SILENT
+    assert caught.value.what == "no router answers by UPnP"
     assert counts["portmap_silent"] == 1
 
 

@@ -75,15 +75,17 @@ def instances(directories: Iterable[Path] | None = None) -> dict[str, Path]:
         PlatformError: a directory exists but may not be listed, and nothing was found in the others.
     """
     found: dict[str, Path] = {}
-    refused: Path | None = None
+    refused: tuple[Path, PermissionError] | None = None
     for directory in search_dirs() if directories is None else directories:
         try:
             paths = sorted(directory.glob("*.sock")) if directory.is_dir() else []
             found.update({path.stem: path for path in paths if path.stem not in found and _is_socket(path)})
-        except PermissionError:
-            refused = directory
+        except PermissionError as error:
+            refused = directory, error
     if refused is not None and not found:
-        raise PlatformError(f"{refused}: permission denied. Run as root, or as a member of the directory's group")
+        raise PlatformError(
+            f"{refused[0]}: permission denied. Run as root, or as a member of the directory's group"
+        ) from refused[1]
     return found
 
 

@@ -79,7 +79,10 @@ def load_machine_id(path: Path | None = None) -> bytes:
             _make(path)
             content = _read(path)
     except OSError as error:
-        raise ConfigError(f"the machine id {path} cannot be read or made: {error.strerror or error}") from None
+        raise ConfigError(
+            f"the machine id {path} cannot be read or made: {(error.strerror or str(error)).lower()}. Run as its "
+            "owner, or name another file (machine_id_file)"
+        ) from error
     try:
         return parse_machine_id(content or b"")
     except ConfigError as error:

@@ -199,7 +199,9 @@ class UpnpClient:
             url = str(igd.selectigd())
         except Exception as error:
             self._counts["portmap_silent"] += 1
-            raise NotMapped(Cause.SILENT, f"no router answers by UPnP ({_text(error)})") from error
+            # Where nothing answered the library may say "Success": nothing failed.
+            why = "" if str(error) in ("", "Success") else f" ({_text(error)})"
+            raise NotMapped(Cause.SILENT, f"no router answers by UPnP{why}") from error
         self._router = _text(urlsplit(url).hostname or "")
         self._igd = igd
         return igd
