@@ -135,6 +135,15 @@ def test_a_stream_keeps_to_the_rate_that_was_agreed(answering: Answering) -> Non
             assert count * 8 <= rate * seconds + 16 * responder._BLOCK
 
 
+def test_the_rate_is_kept_to_also_if_the_other_does_not(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Far, "_pace", lambda *_: None)
+    rate = 80e6
+    with answering.far(rate=rate) as far:
+        for move in (far.pull, far.push):
+            count, seconds = move(0.1)
+            assert count * 8 <= rate * seconds + 16 * responder._BLOCK
+
+
 def test_usage_is_of_every_thread_by_name() -> None:
     over = threading.Event()
     thread = threading.Thread(target=over.wait, name="idler")
