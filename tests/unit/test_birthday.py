@@ -164,6 +164,19 @@ def test_fewer_will_do_where_the_host_gives_no_more() -> None:
     run(main)
 
 
+def test_without_a_descriptor_to_wait_with_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(bench: Bench) -> None:
+        def none_left() -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(birthday.select, "epoll", none_left)
+        bench.begin(Wire())
+        assert bench.opened == []
+        assert bench.birthdays.counts["birthday_refused"] == 40
+
+    run(main)
+
+
 def test_another_one_for_the_same_peer_takes_the_place_of_the_first() -> None:
     async def main(bench: Bench) -> None:
         far, other = Wire(), Wire()

@@ -21,6 +21,7 @@ from n2n.wire import (
     PeerInfo,
     PeerToPing,
     ProtoV,
+    UDPAddr,
     build,
     unwrap,
     wrap,
@@ -232,6 +233,66 @@ def test_endpoints_tried_are_bounded() -> None:
         peer.say(NoteKind.PING, "check", Endpoint.of("198.51.100.9", 1000 + number))
     assert len(driver.view(peer.info).candidates) <= 16
     assert peer.endpoint in {c.endpoint for c in driver.view(peer.info).candidates}
+
+
+def test_a_pong_that_answers_nothing_changes_nothing() -> None:
+    driver, (peer,) = edge(1)
+    driver.run_until(3.0)
+    before, unasked = driver.view(peer.info), driver.core.counters()["pong_unasked"]
+    victims = tuple(Candidate(CandidateKind.LOCAL, Endpoint.of("198.51.100.9", 1000 + n)) for n in range(8))
+    for kind in (NoteKind.PONG, NoteKind.ANSWER):
+        for source in (ELSEWHERE, peer.endpoint, SUPERNODE):
+            card = Card(peer.mac, victims)
+            sent = peer.say(kind, "guessed", source, token=b"wrongkey", reached=True, card=card)
+            assert sent == []
+    driver.run_for(0.5)
+    assert driver.view(peer.info) == before
+    assert driver.core.counters()["pong_unasked"] == unasked + 6
+    assert not [s for s in driver.sent if s.endpoint.ip == victims[0].endpoint.ip]
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_whoever_comes_through_the_tunnel_is_not_direct(seal: bool) -> None:
+    inside = Endpoint.parse("10.1.2.77:40000")
+    driver, (peer,) = edge(1, seal=seal)
+    driver.run_until(0.05)
+    secret = peer.read(to(driver, SUPERNODE)[0]).token
+    assert peer.say(NoteKind.PING, "check", inside, token=secret) == []
+    assert peer.say(NoteKind.PONG, to(driver, LAN)[-1].message.check_id, inside) == []
+    moved = dataclasses.replace(peer.info, pub_socket=UDPAddr(inside.packed, inside.port))
+    driver.say_peers(moved, event=2)
+    driver.run_until(10.0)
+    assert not to(driver, inside)
+    assert driver.view(peer.info).path == "relay"
+    assert AllowSource(peer.mac, inside) not in driver.did(AllowSource)
+    assert driver.core.counters()["from_inside"] == 2
+
+
+def test_a_member_whose_card_is_always_another_makes_us_ping_at_a_bounded_rate() -> None:
+    driver, (peer, *_) = edge(*range(1, 21), seal=True)
+    driver.run_until(60.0)
+    driver.take()
+    for number in range(800):
+        driver.run_for(0.125)
+        card = Card(peer.mac, (Candidate(CandidateKind.LOCAL, Endpoint.of("198.51.100.9", 1000 + number)),))
+        peer.say(NoteKind.CALL, "check", SUPERNODE, token=SECRET, card=card)
+    pings = [s for s in driver.of_type(PacketType.PING) if not s.message.is_pong]
+    assert len(pings) <= (100 * 0.5 + 5) * 20
+
+
+def test_endpoints_on_old_cards_leave_room_for_new_ones() -> None:
+    driver, (peer,) = edge(1)
+    for number in range(40):
+        card = Card(peer.mac, (Candidate(CandidateKind.REFLEXIVE, Endpoint.of("198.51.100.9", 1000 + number)),))
+        driver.say_peers(dataclasses.replace(peer.info, n2n=wrap(card.pack(), None)), event=2)
+    assert {c.endpoint for c in driver.view(peer.info).candidates} == {
+        peer.endpoint,
+        Endpoint.parse("198.51.100.9:1039"),
+    }
+    for endpoint in (peer.endpoint, LAN):  # on the card, and no longer: the supernode sees it there still
+        driver.say_peers(peer.with_card(peer.info, endpoint), event=2)
+    kinds = {c.endpoint: c.kind for c in driver.view(peer.info).candidates}
+    assert kinds == {peer.endpoint: "reflexive", LAN: "local"}
 
 
 def test_our_own_card_is_told_when_it_changes_and_stays_the_same_bytes_otherwise() -> None:

@@ -172,13 +172,43 @@ def test_the_answer_can_be_had_from_the_other_port() -> None:
 def test_a_ping_to_the_probe_port_is_answered_by_a_pong() -> None:
     rig = Rig(PROBE)
     a = Party(rig, 1)
-    ping = build(a.header(PacketType.PING, dest=SUPERNODE_MAC), PeerToPing("mine", n2n=Where(TOKEN).pack()))
+    field = Where(TOKEN).pack() + bytes(2)
+    ping = build(a.header(PacketType.PING, dest=SUPERNODE_MAC), PeerToPing("mine", n2n=field))
     rig.core.receive_probe(ping, a.endpoint, rig.now)
     rig.settle()
     packet = parse(rig.probed[0][0])
     assert isinstance(packet.header, ProtoV)
     assert (packet.header.dest, packet.message.check_id, packet.message.is_pong) == (a.mac, "mine", True)
     assert Where.unpack(packet.message.n2n).observed == a.endpoint
+
+
+def short_gob(flag: bytes, field: bytes) -> bytes:
+    """A message in which nothing is described but a flag, which is not set, and a field `N2N`."""
+    fields = b"\x02" + b"\x01" + bytes((len(flag),)) + flag + b"\x01\x02\x00" + b"\x01\x03N2N\x01\x0a\x00"
+    described = bytes.fromhex("ff81030101017801ff820001") + fields + b"\x00\x00"
+    value = b"\xff\x82\x02" + bytes((len(field),)) + field + b"\x00"
+    return bytes((len(described),)) + described + bytes((len(value),)) + value
+
+
+@pytest.mark.parametrize("more", [{}, {"other": True}, {"other": True, "observed": Endpoint.parse("198.51.100.1:9")}])
+def test_no_answer_is_longer_than_its_question(more: dict[str, object]) -> None:
+    rig = Rig(PROBE)
+    a = Party(rig, 1)
+    a.register()
+    if more.get("observed"):
+        more = {**more, "observed": Endpoint(a.endpoint.ip, 40_001)}
+    field = Where(TOKEN, **more).pack()
+    key, ping = a.header(PacketType.SN_PUBLIC_SECRET), a.header(PacketType.PING, dest=SUPERNODE_MAC)
+    for receive in (rig.core.receive, rig.core.receive_probe):
+        receive(build(key, short_gob(b"IsRequest", field)), a.endpoint, rig.now)
+    rig.core.receive_probe(build(ping, short_gob(b"IsPong", field)), a.endpoint, rig.now)
+    assert rig.settle() == []
+    assert not rig.probed
+    assert rig.core.counters()["wheres_short"] == 3
+    whole = question(a, **more)
+    sizes = [len(datagram) for datagram, _ in (*rig.feed(whole, a.endpoint), *rig.probed)]
+    assert len(sizes) == 1
+    assert sizes[0] <= len(whole)
 
 
 def test_without_a_second_port_nothing_comes_from_it() -> None:

@@ -100,7 +100,12 @@ class Birthdays:
     def begin(self, action: Birthday) -> None:
         """Open the sockets, and send from each; the first one that hears the peer wins."""
         self._end(action.mac)
-        party = self._parties[action.mac] = _Party(action)
+        try:
+            party = _Party(action)
+        except OSError:  # no more descriptors: without a direct path, then
+            self.counts["birthday_refused"] += action.sockets
+            return
+        self._parties[action.mac] = party
         self._loop.add_reader(party.poll.fileno(), self._readable, party)
         party.timers.append(self._loop.call_later(min(action.seconds, _LONGEST), self._end, action.mac))
         self._open_some(party)

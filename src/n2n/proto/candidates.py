@@ -5,6 +5,7 @@ A :class:`Trial` decides nothing; :class:`~n2n.proto.ways.Way` has several of th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Final
 from n2n.types import Endpoint, Instant
 from n2n.wire import CandidateKind
 
-__all__ = ["CandidateView", "Trial", "rank"]
+__all__ = ["CandidateView", "Trial", "much_quicker", "preference", "rank"]
 
 #: Pings of one trial that may still be answered: at 0.2 s between two, three seconds of them.
 _IN_FLIGHT: Final = 16
@@ -21,6 +22,9 @@ _IN_FLIGHT: Final = 16
 _SLOWEST: Final = 3.0
 #: Share of the last round trip in what is told.
 _SMOOTH: Final = 0.3
+#: Another endpoint of the same rank is taken only if it is that much quicker: by share, and by seconds.
+_QUICKER: Final = 0.7
+_QUICKER_BY: Final = 0.005
 _RANKS: Final = {CandidateKind.LOCAL: 0, CandidateKind.IPV6: 1}
 
 
@@ -162,3 +166,13 @@ class Trial:
         """It, for people."""
         kind = self.kind.name.lower()
         return CandidateView(kind, self.endpoint, self.available, self.available and self.straight, self.rtt, in_use)
+
+
+def preference(trial: Trial) -> tuple[bool, int, float]:
+    """Less is better: answers straight, is near, is quick."""
+    return not trial.straight, rank(trial.kind), trial.rtt if trial.rtt is not None else math.inf
+
+
+def much_quicker(rtt: float, than: float) -> bool:
+    """Whether a round trip of `rtt` seconds is so much shorter than another that the other is left for it."""
+    return rtt < than * _QUICKER and than - rtt > _QUICKER_BY

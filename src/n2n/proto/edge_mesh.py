@@ -199,7 +199,7 @@ class Mesh:
 
     def ping_round(self, now: Instant) -> None:
         """Ping whom it is time to ping: v5's rounds, for those that have not shown to be more than v5."""
-        plain = [member for member in self._table if member.way is None]
+        plain = [member for member in self._table if member.way is None and not self.ways.inside(member.probe.endpoint)]
         for member in sorted(plain, key=lambda m: _ORDER[m.probe.status]):
             was_direct = member.direct
             round_ = member.probe.begin_round(now, self._token)
@@ -238,6 +238,9 @@ class Mesh:
         if len(message.check_id) > CHECK_ID_LIMIT:
             self._out.count("ping_too_long")
             return True
+        if not relayed and self.ways.inside(source):
+            self._out.count("from_inside")
+            return True
         member = self._table.get(sender)
         bucket = self._strangers if member is None else member.pong_bucket
         if not bucket.take(now.mono):
@@ -273,6 +276,9 @@ class Mesh:
         member = self._table.get(sender)
         if member is None:
             self._out.count("pong_stranger")
+            return
+        if not relayed and self.ways.inside(source):
+            self._out.count("from_inside")
             return
         note = self._read_note(message, member, now)
         if member.way is not None:

@@ -96,7 +96,8 @@ class Outbox:
             sent = self._send(PacketType.SN_PUBLIC_SECRET, ZERO_MAC, SNPublicSecret(True, n2n=question), to, now)
             self.count("sent_where", int(sent))
         else:
-            ping = PeerToPing(token.hex(), n2n=question)
+            # The mark of a pong takes two bytes, and no answer is longer than its question.
+            ping = PeerToPing(token.hex(), n2n=question + bytes(2))
             self.count("sent_where", int(self._send(PacketType.PING, SUPERNODE_MAC, ping, to, now)))
 
     def ping(self, peer: MacAddress, payload: bytes, endpoint: Endpoint, times: int, now: Instant) -> None:

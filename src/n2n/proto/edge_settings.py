@@ -155,6 +155,7 @@ COUNTERS: Final = (
     "ping_bad_flag",
     "ping_too_long",
     "ping_limited",
+    "from_inside",  # a ping or pong that came through the tunnel
     "pong_stranger",
     "pong_unasked",
     "pong_repeated",

@@ -78,7 +78,14 @@ class Ways:
         self.listed = False
         """We have had a list of all peers, and know how many there are."""
         self.overlay: IPv4Network | None = None
-        """Our virtual network: an endpoint in it would carry the tunnel in itself."""
+        """Our virtual network."""
+
+    def inside(self, endpoint: Endpoint) -> bool:
+        """It is in our virtual network: a path there would carry the tunnel in itself, again and again."""
+        return self.overlay is not None and endpoint.ip in self.overlay
+
+    def _outside(self, endpoint: Endpoint) -> Endpoint | None:
+        return None if self.inside(endpoint) else endpoint
 
     # -- time
 
@@ -111,7 +118,7 @@ class Ways:
         if change.card is not None:
             self._take_card(member, member.way, change.card, now)
         if change.told is Told.MOVED and change.before is not None:
-            member.way.moved(change.before, member.info.endpoint, now)
+            member.way.moved(change.before, self._outside(member.info.endpoint), now)
         elif first and member.way.chosen is None and member.way.wanted(now):
             member.way.start(now)
         self._settle(member, member.way, now)
@@ -160,10 +167,11 @@ class Ways:
         way = member.way = Way(
             self._settings, label_of=label, token=self._token, jitter=self._jitter, eager=self._few
         )  # fmt: skip
-        way.add(CandidateKind.REFLEXIVE, where)
+        way.see(self._outside(where))
         if direct:
-            way.adopt(where, now)
             member.placed = where
+            if not self.inside(where):
+                way.adopt(where, now)
 
     def found_out(self, member: Member, note: Note, now: Instant) -> None:
         """The answer to a ping of v5's rounds had a note."""
@@ -185,11 +193,12 @@ class Ways:
             for candidate in card.candidates
             if candidate.endpoint not in own
             and candidate.endpoint != self._out.supernode
-            and (self.overlay is None or candidate.endpoint.ip not in self.overlay)
+            and not self.inside(candidate.endpoint)
         ]
         if len(fits) < len(card.candidates):
             self._out.count("candidate_refused", len(card.candidates) - len(fits))
-        if way.set_candidates(fits) and way.wanted(now):
+        # Where there are too many new ones, they are tried with the others when it is time.
+        if way.set_candidates(fits) and way.wanted(now) and member.call_bucket.take(now.mono):
             way.start(now, call=False)
         member.card = card
 
@@ -234,11 +243,12 @@ class Ways:
             way.ping_now(trial, now)
 
     def take_pong(self, member: Member, heard: Heard, note: Note | None, now: Instant) -> None:
-        """Judge a pong from a peer that has a way.  Its check id proves that our ping got there."""
+        """Judge a pong from a peer that has a way.  Its check id proves that our ping got there.
+
+        What does not answer us is not believed either: it may be anybody's.
+        """
         way = member.way
         assert way is not None
-        if note is not None:
-            self._take_note(member, way, note, now)
         if member.call is not None and heard.check_id == member.call[0]:
             way.relay_rtt = now.mono - member.call[1]
             member.call = None
@@ -248,9 +258,12 @@ class Ways:
             self._met(member, way, heard.source, now)
         elif (trial := way.answered(heard.check_id, not heard.relayed, now)) is None:
             self._out.count("pong_unasked")
+            return
         elif not heard.relayed:
             self._paths.heard(member, heard.source, now)
             self._compare(trial, note, now)
+        if note is not None:
+            self._take_note(member, way, note, now)
         self._settle(member, way, now)
 
     def _compare(self, trial: Trial, note: Note | None, now: Instant) -> None:
@@ -313,7 +326,7 @@ class Ways:
     def _birthday(self, member: Member, now: Instant) -> None:
         """Nobody answers, and one of us is behind a hard NAT: try many ports, if both sides are willing."""
         ours, card, there = self._notary.card.mapping, member.card, member.info.endpoint
-        if card is None or not card.capabilities & Card.BIRTHDAYS or there.ip.version != 4:
+        if card is None or not card.capabilities & Card.BIRTHDAYS or there.ip.version != 4 or self.inside(there):
             return
         if ours is Mapping.HARD and card.mapping in (Mapping.EASY, Mapping.UNKNOWN):
             if self._parties.take(now.mono):

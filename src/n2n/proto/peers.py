@@ -39,7 +39,7 @@ _SPLIT_AT: Final = 100
 #: Pongs per second for one peer, and at once.  A v5 edge pings 4 times in 3 seconds, 8 times in its first round.
 _PONG_RATE: Final = 8.0
 _PONG_BURST: Final = 32.0
-#: Calls of one peer that make us search, per second and at once: each costs some twenty pings.
+#: Calls and new cards of one peer that make us search, per second and at once: each costs some twenty pings.
 _CALL_RATE: Final = 0.5
 _CALL_BURST: Final = 5.0
 

@@ -84,6 +84,7 @@ COUNTERS: Final = (
     "unsendable_source",  # from port 0
     "wheres_refused",  # an answer to another port was asked for: by a stranger, or for another address
     "wheres_no_port",  # an answer from the probe port was asked for, and there is none
+    "wheres_short",  # the answer would have been longer than the question
     "wheres_sent",  # edges told where they are seen
 )
 

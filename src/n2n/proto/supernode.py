@@ -266,7 +266,7 @@ class SupernodeCore:
         question = decode(SNPublicSecret, payload)
         if question.n2n:
             if state.key_total.take(now.mono):
-                self._whereabouts.asked(header, question.n2n, source, now)
+                self._whereabouts.asked(header, question.n2n, PROTOV_SIZE + len(payload), source, now)
             else:
                 state.count("keys_limited")
             return

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from n2n.proto.candidates import CandidateView, Trial, rank
+from n2n.proto.candidates import CandidateView, Trial, much_quicker, preference, rank
 from n2n.proto.keeping import Keeper, WaySettings
 from n2n.proto.pacing import Backoff
 from n2n.types import Endpoint, Instant
@@ -30,13 +30,8 @@ from n2n.wire import Candidate, CandidateKind, P2PStatus
 
 __all__ = ["Todo", "Way"]
 
-#: Another endpoint of the same rank is taken only if it is that much quicker: by share, and by seconds.
-_QUICKER: Final = 0.7
-_QUICKER_BY: Final = 0.005
 #: An endpoint that answered so long ago (seconds) can take over from one that fell silent.
 _FRESH: Final = 2.0
-#: Kinds that come from cards, and go with them.
-_CARD_KINDS: Final = frozenset({CandidateKind.LOCAL, CandidateKind.MAPPED, CandidateKind.IPV6})
 
 
 @dataclass(slots=True)
@@ -81,6 +76,7 @@ class Way:
         self.trials: dict[Endpoint, Trial] = {}
         self.chosen: Endpoint | None = None
         """Where frames go; None: by way of the supernode."""
+        self._seen: Endpoint | None = None
         self.todo = Todo()
         self.keeper = Keeper(settings, jitter)
         self.asked = False
@@ -168,7 +164,9 @@ class Way:
         """The peer's card; True if it has something new.  What is no longer on it goes, unless it is in use."""
         told = {endpoint: kind for kind, endpoint in candidates}
         for endpoint, trial in [*self.trials.items()]:
-            if trial.kind in _CARD_KINDS and endpoint not in told and endpoint != self.chosen:
+            if endpoint == self._seen and endpoint not in told:
+                trial.kind = CandidateKind.REFLEXIVE
+            elif trial.kind is not CandidateKind.PEER and endpoint not in told and endpoint != self.chosen:
                 del self.trials[endpoint]
         added = [self.add(kind, endpoint) for endpoint, kind in told.items()]
         return any(trial is not None for trial in added)
@@ -192,13 +190,19 @@ class Way:
                 return True
         return False
 
-    def moved(self, before: Endpoint, after: Endpoint, now: Instant) -> None:
+    def see(self, endpoint: Endpoint | None) -> None:
+        """The supernode sees the peer there; None: where it cannot be reached."""
+        self._seen = endpoint
+        if endpoint is not None:
+            self.add(CandidateKind.REFLEXIVE, endpoint)
+
+    def moved(self, before: Endpoint, after: Endpoint | None, now: Instant) -> None:
         """The supernode sees the peer elsewhere."""
         held = self.chosen is not None
         if self.chosen == before:
             self._let_go("peer_changed")
         self.trials.pop(before, None)
-        self.add(CandidateKind.REFLEXIVE, after)
+        self.see(after)
         if held or self.wanted(now):
             self.start(now)
             if self.chosen is None and held:
@@ -297,15 +301,15 @@ class Way:
         self._check_at = now.mono + pause
 
     def _choose(self, now: Instant) -> None:
-        best = min(self._fresh(now), key=_preference, default=None)
+        best = min(self._fresh(now), key=preference, default=None)
         if best is None or best.endpoint == self.chosen:
             return
         present = self.trials[self.chosen] if self.chosen is not None else None
         if present is None:
             self._take(best, "answered", now)
-        elif _preference(best)[:2] < _preference(present)[:2]:
+        elif preference(best)[:2] < preference(present)[:2]:
             self._take(best, "better", now)
-        elif best.rtt is not None and (present.rtt is None or _much_quicker(best.rtt, present.rtt)):
+        elif best.rtt is not None and (present.rtt is None or much_quicker(best.rtt, present.rtt)):
             self._take(best, "quicker", now)
 
     def _fresh(self, now: Instant) -> list[Trial]:
@@ -367,7 +371,7 @@ class Way:
         self.todo.lost = True
         able = self._fresh(now)
         if able:
-            self._take(min(able, key=_preference), "silent", now)
+            self._take(min(able, key=preference), "silent", now)
         else:
             self._let_go("silent")
         if self.wanted(now):
@@ -409,12 +413,3 @@ class Way:
 
     def _tell(self, reason: str) -> None:
         self.todo.reason = reason
-
-
-def _preference(trial: Trial) -> tuple[bool, int, float]:
-    """Less is better: answers straight, is near, is quick."""
-    return not trial.straight, rank(trial.kind), trial.rtt if trial.rtt is not None else math.inf
-
-
-def _much_quicker(rtt: float, than: float) -> bool:
-    return rtt < than * _QUICKER and than - rtt > _QUICKER_BY

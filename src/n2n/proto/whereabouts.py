@@ -42,8 +42,8 @@ class Whereabouts:
     def __init__(self, state: SupernodeState) -> None:
         self._state = state
 
-    def asked(self, header: ProtoV, n2n: bytes, source: Endpoint, now: Instant) -> None:
-        """A key request with an `N2N` field came to the main port.
+    def asked(self, header: ProtoV, n2n: bytes, size: int, source: Endpoint, now: Instant) -> None:
+        """A key request of `size` bytes with an `N2N` field came to the main port.
 
         Raises:
             MalformedDatagram: the field is no such question.
@@ -53,13 +53,15 @@ class Whereabouts:
             self._state.count("not_a_request")
             return
         if question.other and question.observed is not None:
-            self._through(header, question, question.observed, source, now)
+            self._through(header, question, question.observed, size, source, now)
             return
         answer = SNPublicSecret(n2n=self._answer(header, question, source, question.other).pack())
         datagram = own(PacketType.SN_PUBLIC_SECRET, 0, now, answer)
-        self._send(datagram, source, probe=question.other)
+        self._send(datagram, source, size, probe=question.other)
 
-    def _through(self, header: ProtoV, question: Where, mapped: Endpoint, source: Endpoint, now: Instant) -> None:
+    def _through(  # noqa: PLR0917
+        self, header: ProtoV, question: Where, mapped: Endpoint, size: int, source: Endpoint, now: Instant
+    ) -> None:
         """Answer to another port of the asker, from a port that it never sent to (see :mod:`n2n.proto.through`)."""
         state = self._state
         answer = self._answer(header, question, source, True)
@@ -67,9 +69,9 @@ class Whereabouts:
             state.count("wheres_refused")
         elif not state.settings.probe_port:
             state.count("wheres_no_port")
-        else:
+        elif self._fits(pong := self._pong(header, "", answer.pack(), now), size):
             state.count("wheres_sent")
-            state.out.append(SendProbe(self._pong(header, "", answer.pack(), now), mapped, fresh=True))
+            state.out.append(SendProbe(pong, mapped, fresh=True))
 
     def receive(self, datagram: bytes, source: Endpoint, now: Instant) -> None:
         """A datagram came to the probe port.  Never raises for what is in it."""
@@ -108,7 +110,7 @@ class Whereabouts:
             reply = own(PacketType.SN_PUBLIC_SECRET, 0, now, SNPublicSecret(n2n=packed))
         else:
             reply = self._pong(header, check_id, packed, now)
-        self._send(reply, source, probe=not question.other)
+        self._send(reply, source, len(datagram), probe=not question.other)
 
     @staticmethod
     def _pong(header: ProtoV, check_id: str, packed: bytes, now: Instant) -> bytes:
@@ -124,8 +126,16 @@ class Whereabouts:
         known = member is not None and member.endpoint == source
         return Where(question.token, answer=True, other=from_probe, known=known, observed=source)
 
-    def _send(self, datagram: bytes, endpoint: Endpoint, *, probe: bool) -> None:
+    def _fits(self, answer: bytes, size: int) -> bool:
+        """Whether an answer is no longer than its question: one made by hand can describe less than ours do."""
+        if len(answer) > size:
+            self._state.count("wheres_short")
+        return len(answer) <= size
+
+    def _send(self, datagram: bytes, endpoint: Endpoint, size: int, *, probe: bool) -> None:
         state = self._state
+        if not self._fits(datagram, size):
+            return
         if probe and not state.settings.probe_port:
             state.count("wheres_no_port")
             return
