@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from n2n.api.past import keep_history
-from n2n.api.service import edge_methods
-from n2n.config import EdgeConfig
+from n2n.api.service import edge_methods, supernode_methods
+from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.daemon import history as daemon_history
 from n2n.daemon.edge import EdgeDaemon
 from n2n.daemon.history import History
-from n2n.errors import ConfigError, StoreError
+from n2n.daemon.supernode import SupernodeDaemon
+from n2n.errors import ConfigError, N2NError, StoreError
 from n2n.store import history as module
 from n2n.store.history import HistoryStore, PathChange
 from tests.unit.web_fakes import mac_of
@@ -163,6 +164,38 @@ def test_an_edge_writes_down_what_it_tells(tmp_path: Path) -> None:
         await history.close()
         await history.close()
         assert (tmp_path / "history-tap0.sqlite").exists()
+
+    run(main)
+
+
+ODD: tuple[object, ...] = (
+    *(10**400, -(10**400), float("nan"), float("inf"), -1, 0.5, True, None, [], {}, [[]]),
+    *("", "\0", "\ud800", "x" * 9000, "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "%s{}", "../../etc"),
+)
+NAMES = ("peer", "since", "limit", "mac", "seconds", "level", "count", "fingerprint", "community", "release")
+
+
+def test_no_parameter_of_the_control_socket_is_a_bug(tmp_path: Path) -> None:
+    async def main() -> None:
+        daemon = edge(tmp_path)
+        methods = edge_methods(daemon, "tap0")
+        history = keep_history(daemon, "tap0", methods)
+        assert history is not None
+        del methods["down"]
+        theirs = supernode_methods(SupernodeDaemon(SupernodeConfig()), "supernode")
+        methods |= {f"supernode {name}": method for name, method in theirs.items() if name != "down"}
+        refused = 0
+        for method in methods.values():
+            for odd in ODD:
+                for params in ({name: odd} for name in NAMES):
+                    full = {"mac": "02:00:00:00:00:01", "community": "acme", **params}
+                    for given in (params, full):
+                        try:
+                            await method(given)
+                        except (N2NError, TimeoutError):
+                            refused += 1
+        assert refused > 1000
+        await history.close()
 
     run(main)
 

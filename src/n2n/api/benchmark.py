@@ -52,7 +52,7 @@ def bench_methods(daemon: EdgeDaemon) -> dict[str, Method]:
         if not isinstance(mac, str) or isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ConfigError("bench_relay needs a mac and seconds")
         if not 0 <= seconds <= MAX_SECONDS:
-            raise ConfigError(f"{seconds:g} seconds are not between 0 and {MAX_SECONDS:g}")
+            raise ConfigError(f"these seconds are not between 0 and {MAX_SECONDS:g}")  # not shown: it may have any size
         try:
             address = MacAddress.parse(mac)
         except ValueError as error:

@@ -49,8 +49,6 @@ def tell_error(error: BaseException) -> None:
         _write("error", str(error))
     elif isinstance(error, OSError) and error.strerror:
         _write("error", f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-    elif isinstance(error, PermissionError) and error.args:  # ours, with the remedy in it
-        _write("error", str(error))
     else:
         _write(
             "error", f"{type(error).__name__}: {error}. This is a bug: please report it with the output of N2N_DEBUG=1"
