@@ -76,6 +76,7 @@ def test_history(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["history", "nas"]) == 0
     assert "no path to nas changed within 2d" in capsys.readouterr().out
     assert main(["history", "--since", "yesterday"]) == 2
+    assert "2d, 12h" in capsys.readouterr().err, "days are told, which other durations have not"
     del daemon.answers["history"]
     assert main(["history"]) == 2
     assert "state_dir" in capsys.readouterr().err

@@ -70,5 +70,5 @@ def read_period(text: str) -> float:
     rest = text[days.end() :] if days else text
     try:
         return (int(days[1]) * 86400.0 if days else 0.0) + (parse_duration(rest) if rest or not days else 0.0)
-    except ValueError as error:
-        raise ConfigError(f"--since: {error}") from None
+    except ValueError:
+        raise ConfigError(f"--since: {text[:64]!r} is no period: write it like 2d, 12h or 1d6h") from None
