@@ -234,6 +234,13 @@ def test_a_refused_key_is_explained() -> None:
     asyncio.run(wait())
 
 
+def test_as_many_keys_as_are_kept_as_large_as_they_come_can_be_read_again(tmp_path: Path) -> None:
+    known = KnownKeys(tmp_path)
+    key = KnownKey(b"k" * 4096, True, 1.0)  # the largest that is taken from a supernode
+    known._write({f"{'x' * 240}.{number}:7777": key for number in range(256)})
+    assert len(known.all()) == 256
+
+
 def test_keys_that_cannot_be_kept_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     events: list[dict[str, Any]] = []

@@ -29,7 +29,8 @@ __all__ = ["KNOWN_KEYS_FILE", "KnownKey", "KnownKeys"]
 KNOWN_KEYS_FILE: Final = "known_keys"
 #: Supernodes remembered: beyond it the one that is known longest is forgotten.
 _MOST: Final = 256
-_LARGEST: Final = 1024 * 1024
+#: Bytes of the file that are read: more than so many of the largest keys have (4096 bytes, `n2n.crypto.rsa`).
+_LARGEST: Final = 4 * 1024 * 1024
 _HEAD: Final = "# Keys of supernodes; see n2n key list. Address, does the key last, since when, key.\n"
 _LINE: Final = re.compile(r"(\S{1,300}) (lasts|passes) (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) ([A-Za-z0-9+/=]{1,8192})")
 
