@@ -252,6 +252,20 @@ def test_a_pong_that_answers_nothing_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("seal", [False, True])
+def test_pings_in_a_peer_s_name_leave_it_its_own(seal: bool) -> None:
+    driver, (peer,) = edge(1, seal=seal)
+    driver.run_until(0.05)
+    found(driver, peer, peer.endpoint)
+    secret = peer.read(to(driver, SUPERNODE)[0]).token
+    for number in range(200):  # forged: from somewhere, and by way of the supernode
+        peer.say(NoteKind.PING, "forged", Endpoint.of("198.51.100.9", 1000 + number % 2), field=b"rubbish")
+        peer.say(NoteKind.CALL, "forged", SUPERNODE, field=b"rubbish")
+    assert driver.core.counters()["ping_limited"] > 300
+    sent = peer.say(NoteKind.PING, "true", peer.endpoint, token=secret)
+    assert [s.endpoint for s in sent if s.message.is_pong and s.message.check_id == "true"] == [peer.endpoint]
+
+
+@pytest.mark.parametrize("seal", [False, True])
 def test_whoever_comes_through_the_tunnel_is_not_direct(seal: bool) -> None:
     inside = Endpoint.parse("10.1.2.77:40000")
     driver, (peer,) = edge(1, seal=seal)

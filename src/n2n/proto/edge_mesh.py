@@ -242,8 +242,8 @@ class Mesh:
             self._out.count("from_inside")
             return True
         member = self._table.get(sender)
-        bucket = self._strangers if member is None else member.pong_bucket
-        if not bucket.take(now.mono):
+        due = self._strangers.take(now.mono) if member is None else member.may_pong(source, relayed, now.mono)
+        if not due:
             self._out.count("ping_limited")
             return True
         note = self._read_note(message, member, now) if member is not None else None

@@ -36,7 +36,9 @@ _SOURCE_RATE: Final = 1.0
 #: A list as long as this may be the first part of a longer one, whose rest comes as events: a datagram holds
 #: some 1100 peers, with the longest names and cards 110.
 _SPLIT_AT: Final = 100
-#: Pongs per second for one peer, and at once.  A v5 edge pings 4 times in 3 seconds, 8 times in its first round.
+#: Pongs per second for one peer, and at once: to pings from endpoints known as its own, to relayed ones, and to those
+#: from elsewhere, each for itself, so that whoever forges pings in its name leaves it the answers to its own. A v5 edge
+#: pings 4 times in 3 seconds, 8 times in its first round.
 _PONG_RATE: Final = 8.0
 _PONG_BURST: Final = 32.0
 #: Calls and new cards of one peer that make us search, per second and at once: each costs some twenty pings.
@@ -110,7 +112,7 @@ class Member:
         "info",
         "placed",
         "plain",
-        "pong_bucket",
+        "pong_buckets",
         "probe",
         "reason",
         "secret",
@@ -134,7 +136,7 @@ class Member:
         """Monotonic seconds at which the supernode last told of it."""
         self.sources: deque[Endpoint] = deque(maxlen=SOURCES_PER_PEER)
         """Endpoints besides its own that its frames may come from, oldest first."""
-        self.pong_bucket = Bucket(_PONG_RATE, _PONG_BURST)
+        self.pong_buckets = {way: Bucket(_PONG_RATE, _PONG_BURST) for way in ("known", "relayed", "elsewhere")}
         self.way: Way | None = None
         """The ways to an n2n peer; None: it is treated as a v5 one, with `probe`."""
         self.card: Card | None = None
@@ -189,6 +191,11 @@ class Member:
             return False
         self.sources.append(source)
         return True
+
+    def may_pong(self, source: Endpoint, relayed: bool, mono: float) -> bool:
+        """Whether a ping in this peer's name is answered."""
+        known = source == self.info.endpoint or (self.way is not None and source in self.way.trials)
+        return self.pong_buckets["relayed" if relayed else "known" if known else "elsewhere"].take(mono)
 
     def set_reason(self, reason: str, now: Instant, moved: bool) -> None:
         """Remember why the path is what it is; `moved`: it is another way than before."""
