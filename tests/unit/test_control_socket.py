@@ -185,6 +185,26 @@ def test_what_a_client_does_not_read_is_thrown_away(folder: Path, monkeypatch: p
     assert asyncio.run(main()) < size
 
 
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(folder: Path) -> None:
+    asked = asyncio.Event()
+
+    async def large(_: Mapping[str, Any]) -> object:
+        asked.set()
+        return "x" * (16 * 1024 * 1024)
+
+    async def main() -> None:
+        server = ControlServer(folder / "tap0.sock", {"large": large}, Listeners())
+        await server.start()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(server.path))
+            sock.sendall(b'{"method":"large"}\n')
+            await asked.wait()
+            await asyncio.sleep(0)
+            await asyncio.wait_for(server.close(), control.IDLE_TIMEOUT / 2)
+
+    asyncio.run(main())
+
+
 def _read_all(sock: socket.socket) -> int:
     taken = 0
     with contextlib.suppress(ConnectionError):

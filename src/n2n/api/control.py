@@ -117,6 +117,9 @@ class ControlServer:
                 pass
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client left, or sleeps
+        except asyncio.CancelledError:  # the daemon ends, and waits for nobody
+            writer.transport.abort()
+            raise
         finally:
             await hang_up(writer, IDLE_TIMEOUT)
 

@@ -179,6 +179,9 @@ class HttpServer:
         except Exception as error:
             self.counters["faults"] += 1
             self._fault(error)
+        except asyncio.CancelledError:  # the daemon ends, and waits for nobody
+            writer.transport.abort()
+            raise
         finally:
             await hang_up(writer, WRITE_TIMEOUT)
 
