@@ -10,6 +10,7 @@ from n2n.lab.namespaces import wait_until
 from n2n.lab.nat import TOOLS, Internet
 from n2n.lab.nodes import EdgeNode, SupernodeNode, start_all
 from n2n.lab.topology import Lab
+from n2n.lab.traffic import ping
 
 from .needs import need_tool
 from .networks import PATIENCE
@@ -55,3 +56,22 @@ def test_why_and_ping_tell_what_is_there() -> None:
         d.stop()
         wait_until("it is gone", lambda: c.peer("d") is None, PATIENCE)
         assert n2n(c, "why", "d", good=False)["verdict"] in ("offline", "unknown_peer")
+
+
+def test_a_way_that_leads_in_one_direction_only_is_used_and_told_as_such() -> None:
+    for tool in (*TOOLS, "ping"):
+        need_tool(tool)
+    with Lab() as lab:
+        internet = Internet(lab)
+        node = SupernodeNode(internet.host("sn"))
+        sites = [internet.site(name, "port") for name in ("mute", "heard")]
+        internet.fence.cut(sites[0].public, sites[1].public, both=False)
+        mute, heard = edges = [EdgeNode(site.host, node) for site in sites]
+        start_all(node, edges, PATIENCE)
+        heard.wait_path(mute, "direct", PATIENCE)
+        wait_until("it is known to lead one way", lambda: (heard.peer(mute) or {})["one_way"], PATIENCE)
+        wait_until("to the other side too", lambda: (mute.peer(heard) or {})["their_path"] == "direct", PATIENCE)
+        assert mute.path_to(heard) == "relay"
+        assert ping(mute.host, heard.address, count=3, interval=0.05).received == 3
+        assert n2n(heard, "why", "mute", good=False)["verdict"] == "one_way_out"
+        assert n2n(mute, "why", "heard", good=False)["verdict"] == "one_way_in"

@@ -70,9 +70,9 @@ class Fence:
         self._namespace = namespace
         self._pairs: set[tuple[str, str]] = set()
 
-    def cut(self, one: str, other: str) -> None:
-        """No UDP passes between these two addresses any more."""
-        self._pairs |= {(one, other), (other, one)}
+    def cut(self, one: str, other: str, *, both: bool = True) -> None:
+        """No UDP passes between these two addresses any more; from the first to the second only, unless `both`."""
+        self._pairs |= {(one, other), (other, one)} if both else {(one, other)}
         self._apply()
 
     def mend(self, one: str, other: str) -> None:
