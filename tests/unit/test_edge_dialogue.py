@@ -297,6 +297,16 @@ def test_intended_differences_are_there(replay: Replay, key: str) -> None:
     assert key in replay.different, f"no longer differs, though meant to: {DIFFERENCES[key]}"
 
 
+def test_what_v5_does_not_know_stands_where_the_protocol_says_and_nowhere_else(replay: Replay) -> None:
+    """The comparison does not see the field `N2N`, which the recorded programs pass over."""
+    beyond = [sent for sent in replay.driver.sent if b"N2N" in sent.datagram]
+    assert {sent.type for sent in beyond} == {PacketType.REGISTER_REQUEST, PacketType.HEARTBEAT, PacketType.PING}
+    pings = [sent for sent in replay.driver.of_type(PacketType.PING) if sent.endpoint != replay.sockets["SN"]]
+    assert not any(sent.message.n2n for sent in pings if sent.message.is_pong)
+    asked = [bool(s.message.n2n) for s in pings if s.endpoint == replay.sockets["P"] and not s.message.is_pong]
+    assert asked[:5] == [True] * 4 + [False], "after the first answer without a note, none"
+
+
 def test_sequence_numbers_count_every_packet(replay: Replay) -> None:
     numbers = [s.header.sequence for s in replay.driver.sent]
     asked_by_the_test = 1
