@@ -136,6 +136,28 @@ def test_an_edge_waits_for_a_supernode_that_is_not_there_yet(net: Network) -> No
     assert edge.stop() == 0
 
 
+def test_a_network_that_the_host_has_already_is_refused_before_anything_is_configured(net: Network) -> None:
+    """`lab` gets 10.145.70.0/24, from which this host has an address on its own network."""
+    edge = net.edge("c")
+    host = edge.host.namespace
+    host.ip("address", "add", "10.145.70.200/24", "dev", "eth0")
+    try:
+        edge.start()
+        assert edge.process is not None
+        assert edge.process.wait(PATIENCE) == 1
+        said = edge.process.tail(20_000)
+        assert "10.145.70.0/24" in said
+        assert "clashes with what this host has" in said
+        assert "eth0" in said
+        assert "Traceback" not in said
+        assert "configured tap=" not in said
+        assert edge.tap not in edge.host.interfaces(), "its device is gone with it"
+    finally:
+        host.ip("address", "del", "10.145.70.200/24", "dev", "eth0")
+        if edge.process in net.lab.processes:
+            net.lab.processes.remove(edge.process)
+
+
 def test_addresses_survive_everybody_going_down(net: Network) -> None:
     edges = [net.edge(host, name=f"{host}-kept", community="kept") for host in "ab"]
     net.up(*edges)
