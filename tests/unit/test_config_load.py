@@ -96,6 +96,16 @@ class TestDefaults:
         assert str(config.run_dir) == run
         assert str(config.state_dir) == state.replace("HOME", str(Path.home()))
 
+    @pytest.mark.parametrize("euid", [0, 7])
+    @pytest.mark.parametrize(
+        ("env", "state"),
+        [({}, "HOME/.local/state/n2n"), ({"XDG_STATE_HOME": "/x"}, "/x/n2n"), ({"STATE_DIRECTORY": "/s:/t"}, "/s")],
+    )
+    def test_of_what_an_edge_remembers(self, monkeypatch, edge, euid, env, state):
+        """Root's as well: two edges with two homes have two identities, and two memories of their supernodes."""
+        monkeypatch.setattr(os, "geteuid", lambda: euid)
+        assert str(edge(env=env).config.state_dir) == state.replace("HOME", str(Path.home()))
+
 
 class TestPrecedence:
     def test_flag_over_environment_over_file_over_default(self, edge):

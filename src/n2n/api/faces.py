@@ -67,7 +67,7 @@ class Edge(EdgeDaemon):
             descriptor a read gives one Ethernet frame and a write takes one. No rights are needed then, and the host's
             network is not touched. None: the device ``tap_name`` is made and configured (CAP_NET_ADMIN).
         machine_id: 16 bytes, the edge's identity; None: the user account's.
-        settings: keys of the configuration file.
+        settings: keys of the configuration file; nothing is kept on disk unless ``state_dir`` is among them.
 
     Raises:
         ConfigError: a setting is unknown or impossible. (`start` raises N2NError where something cannot be had.)
@@ -100,6 +100,8 @@ class Edge(EdgeDaemon):
         machine_id: bytes | None = None,
         **settings: Any,
     ) -> None:
+        if config is None:
+            settings.setdefault("state_dir", None)
         super().__init__(_config(EdgeConfig, config, settings), tap=tap, machine_id=machine_id)
 
 

@@ -82,7 +82,7 @@ def up(  # noqa: PLR0917  (typer reads them by name)
         str | None, typer.Option(metavar="TEXT", help="Needed to see them; others can see it here: better in a file.")
     ] = None,
     state_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Remembers the supernode's key [/var/lib/n2n].")
+        str | None, typer.Option(metavar="DIR", help="Remembers the supernode's key [~/.local/state/n2n].")
     ] = None,
     accept_new_key: Annotated[
         str | None, typer.Option(metavar="RULE", help="Another key of the supernode: true, false, auto [auto].")

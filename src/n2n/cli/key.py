@@ -28,7 +28,7 @@ _PRIVATE: Final = 0o600
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys, identities, passphrases.")
 
 _StateDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="State directory of the edges [/var/lib/n2n for root].")
+    Path | None, typer.Option(metavar="DIR", help="State directory of the edges [~/.local/state/n2n].")
 ]
 _Json = Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")]
 
@@ -161,11 +161,11 @@ def new_passphrase() -> str:
 
 
 def _known_keys(directory: Path | None) -> KnownKeys:
-    from n2n.config import default_state_dir
+    from n2n.config import default_edge_state_dir
     from n2n.store import KnownKeys
 
     if directory is None:
-        directory = Path(os.environ.get("N2N_STATE_DIR") or default_state_dir())
+        directory = Path(os.environ.get("N2N_STATE_DIR") or default_edge_state_dir())
     return KnownKeys(directory)
 
 

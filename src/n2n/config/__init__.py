@@ -2,7 +2,13 @@
 
 from n2n.config.durations import format_duration, parse_duration
 from n2n.config.load import DEFAULT, Loaded, Shown, load_edge, load_supernode, show
-from n2n.config.model import EdgeConfig, SupernodeConfig, default_run_dir, default_state_dir
+from n2n.config.model import (
+    EdgeConfig,
+    SupernodeConfig,
+    default_edge_state_dir,
+    default_run_dir,
+    default_state_dir,
+)
 
 __all__ = [
     "DEFAULT",
@@ -10,6 +16,7 @@ __all__ = [
     "Loaded",
     "Shown",
     "SupernodeConfig",
+    "default_edge_state_dir",
     "default_run_dir",
     "default_state_dir",
     "format_duration",

@@ -16,7 +16,14 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from n2n.config import kinds
 from n2n.config.kinds import BadValueError, Kind
-from n2n.config.model import EdgeConfig, SupernodeConfig, default_run_dir, default_state_dir, kinds_of
+from n2n.config.model import (
+    EdgeConfig,
+    SupernodeConfig,
+    default_edge_state_dir,
+    default_run_dir,
+    default_state_dir,
+    kinds_of,
+)
 from n2n.config.yamlfile import Unreadable, YamlFile, read_yaml
 from n2n.errors import ConfigError
 from n2n.wire.hashes import clean_name
@@ -319,7 +326,8 @@ def _finish(found: _Collection[C], file: YamlFile | None, env: Mapping[str, str]
     values = {key: given.value for key, given in found.given.items()}
     values.setdefault("run_dir", default_run_dir(env))
     if "state_dir" in items:
-        values.setdefault("state_dir", default_state_dir(env))
+        default = default_edge_state_dir if found.config is EdgeConfig else default_state_dir
+        values.setdefault("state_dir", default(env))
     config: C = found.config(**values)
     origins = {key: found.given[key].origin if key in found.given else DEFAULT for key in items}
     return Loaded(config, origins, (*found.warnings, *_doubts(config)))

@@ -22,7 +22,14 @@ from n2n.proto.limits import Rate
 from n2n.proto.supernode import SupernodeSettings
 from n2n.wire.hashes import clean_name
 
-__all__ = ["EdgeConfig", "SupernodeConfig", "default_run_dir", "default_state_dir", "kinds_of"]
+__all__ = [
+    "EdgeConfig",
+    "SupernodeConfig",
+    "default_edge_state_dir",
+    "default_run_dir",
+    "default_state_dir",
+    "kinds_of",
+]
 
 _CORE: Final = SupernodeSettings()
 _SYSTEM_RUN_DIR: Final = Path("/run/n2n")
@@ -62,16 +69,26 @@ def default_run_dir(env: Mapping[str, str] | None = None) -> Path:
 
 
 def default_state_dir(env: Mapping[str, str] | None = None) -> Path:
-    """Where a daemon keeps what must survive it: /var/lib/n2n for root, else n2n in XDG_STATE_HOME.
+    """Where a supernode keeps what must survive it: /var/lib/n2n for root, else as an edge.
+
+    systemd's StateDirectory= comes before (it sets STATE_DIRECTORY, systemd.exec(5)).
+    """
+    env = os.environ if env is None else env
+    if os.geteuid() == 0 and not env.get("STATE_DIRECTORY"):
+        return _SYSTEM_STATE_DIR
+    return default_edge_state_dir(env)
+
+
+def default_edge_state_dir(env: Mapping[str, str] | None = None) -> Path:
+    """Where an edge keeps what it remembers: n2n in XDG_STATE_HOME, root's too.  It goes with the machine id, whose file
+    is in the same home.
 
     XDG_STATE_HOME is ~/.local/state where it is not set (XDG Base Directory Specification).  systemd's StateDirectory=
-    comes before all of these (it sets STATE_DIRECTORY, systemd.exec(5)).
+    comes before (it sets STATE_DIRECTORY, systemd.exec(5)).
     """
     env = os.environ if env is None else env
     if given := env.get("STATE_DIRECTORY"):
         return Path(given.partition(":")[0])
-    if os.geteuid() == 0:
-        return _SYSTEM_STATE_DIR
     state = env.get("XDG_STATE_HOME")
     return (Path(state) if state else _in_home(".local/state")) / "n2n"
 
@@ -170,7 +187,7 @@ class EdgeConfig:
     machine_id_file: Path = _key(kinds.PATH, factory=_default_machine_id_file)
     api_listen_address: str = _key(kinds.PAGES_ADDRESS, "127.0.0.1:7778")
     api_token: str | None = _key(kinds.TOKEN, None)
-    state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_state_dir)
+    state_dir: Path | None = _key(kinds.STATE_DIR, factory=default_edge_state_dir)
     accept_new_key: bool | None = _key(kinds.AUTO_BOOLEAN, None)
     hosts_file: Path | None = _key(kinds.OPTIONAL_PATH, None)
     run_dir: Path = _key(kinds.PATH, factory=default_run_dir)
