@@ -80,8 +80,7 @@ def default_state_dir(env: Mapping[str, str] | None = None) -> Path:
 
 
 def default_edge_state_dir(env: Mapping[str, str] | None = None) -> Path:
-    """Where an edge keeps what it remembers: n2n in XDG_STATE_HOME, root's too.  It goes with the machine id, whose file
-    is in the same home.
+    """Where an edge keeps what it remembers: n2n in XDG_STATE_HOME, root's too (in the home of the machine id).
 
     XDG_STATE_HOME is ~/.local/state where it is not set (XDG Base Directory Specification).  systemd's StateDirectory=
     comes before (it sets STATE_DIRECTORY, systemd.exec(5)).
