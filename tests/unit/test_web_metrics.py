@@ -56,6 +56,14 @@ def test_every_counter_is_told_by_its_name() -> None:
     assert found["n2n_dropped"].type == "counter"
 
 
+def test_what_is_used_of_the_kernel_is_told() -> None:
+    used = {"gso": True, "gro": False, "max_segments": 128, "threads": 1, "cipher": "ipsec-mb"}
+    found = parsed(exposition({"role": "edge", "data_plane": used}, {}, {}))
+    assert values(found["n2n_feature"], "name") == {"gso": 1, "gro": 0, "max_segments": 128, "threads": 1}
+    assert values(found["n2n_cipher_info"], "library") == {"ipsec-mb": 1}
+    assert "n2n_feature" not in parsed(exposition({"role": "edge"}, {}, {}))
+
+
 def test_a_counter_of_a_room_that_is_not_known_is_told_too() -> None:
     found = parsed(edge(2, {"novel_thing": 7})[0])
     assert values(found["n2n_other"], "event") == {"novel_thing": 7}

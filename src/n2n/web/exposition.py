@@ -47,9 +47,22 @@ def exposition(status: Mapping[str, Any], counters: Mapping[str, int], peers: Ma
     started = status.get("started")
     if isinstance(started, int | float):
         lines += _family("n2n_start_time_seconds", "gauge", "Unix time of its start.", [({}, started)])
+    lines += _features(status.get("data_plane"))
     lines += _counted(counters)
     lines += _edge(status, peers) if status.get("role") == "edge" else _supernode(status)
     return "\n".join([*lines, ""])
+
+
+def _features(used: Any) -> list[str]:
+    """What the data plane uses of kernel and libraries: numbers and switches, and the library that seals."""
+    if not isinstance(used, Mapping):
+        return []
+    numbers = [({"name": str(name)}, float(value)) for name, value in used.items() if isinstance(value, bool | int)]
+    lines = _family("n2n_feature", "gauge", "What the data plane uses: 1 on, 0 off, or how many.", numbers)
+    cipher = used.get("cipher")
+    if isinstance(cipher, str):
+        lines += _family("n2n_cipher_info", "gauge", "The library that seals frames.", [({"library": cipher}, 1)])
+    return lines
 
 
 def _counted(counters: Mapping[str, int]) -> list[str]:
