@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import registrations
+from networks import ordinary_tcp
 
 from n2n.lab.namespaces import need_rights
 from n2n.lab.nodes import EdgeNode, SupernodeNode, start_all
@@ -69,6 +70,7 @@ def two_edges(path: str, sealed: bool) -> Iterator[tuple[SupernodeNode, EdgeNode
         switch = lab.switch()
         for number, name in enumerate(("sn", "a", "b"), start=1):
             lab.host(name).attach(switch, f"198.18.0.{number}/24").isolate(path == "relay" and name != "sn")
+            ordinary_tcp(lab.hosts[name])
         supernode = SupernodeNode(lab.hosts["sn"])
         passphrase = PASSPHRASE if sealed else None
         a, b = (EdgeNode(lab.hosts[name], supernode, passphrase=passphrase) for name in "ab")

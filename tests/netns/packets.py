@@ -10,13 +10,12 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << n for n in range(8))
 
 
 def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
+    """RFC 1071: the sum with end-around carry is what is left of the whole number, divided by 65,535."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
+    number = int.from_bytes(data, "big")
+    total = number % 0xFFFF
+    return 0xFFFF ^ (total if total or not number else 0xFFFF)
 
 
 @dataclass(frozen=True)

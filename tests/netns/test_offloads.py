@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ FEATURES = {
     "udp_gro": "gro",
 }
 NONE = dict.fromkeys(FEATURES, False)
+#: What a feature of the TAP needs: without that it is off, too.
+NEEDS = {"tap_coalesce": ["tap_offload"], "tap_uso": ["tap_offload", "tap_coalesce"]}
+#: Every combination of them switched off, one key for each: what is off by need is not switched off as well.
+ALL_OFF = [
+    tuple(off)
+    for count in range(1, len(FEATURES) + 1)
+    for off in combinations(FEATURES, count)
+    if not any(need in off for key in off for need in NEEDS.get(key, []))
+]
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,10 @@ class Combination:
 COMBINATIONS = [
     Combination("everything"),
     Combination("everything-unsealed", passphrase=None),
-    *(Combination(f"no-{key}", {key: False}, bare_relay=key.startswith("udp")) for key in FEATURES),
-    Combination("nothing", NONE, bare_relay=True),
+    *(
+        Combination("-".join(("no", *off)), dict.fromkeys(off, False), bare_relay="udp_gso" in off or "udp_gro" in off)
+        for off in ALL_OFF
+    ),
     Combination("one-end", {}, NONE),
     Combination("libcrypto", {"cipher": "libcrypto"}),
     Combination("ipsec-mb", {"cipher": "ipsec-mb"}),
@@ -189,6 +201,14 @@ def test_echoes_of_every_size_from_1_to_65000(pair: tuple[EdgeNode, EdgeNode], t
     assert echo_sizes(here.host, target, sizes) == []
 
 
+def test_echoes_of_all_sizes_there_are(running: Running) -> None:
+    """All of them with every feature on; in the other combinations every 64th, each time other ones."""
+    here, there = running.pair("direct")
+    number = COMBINATIONS.index(running.combination)
+    for target in (there.address, own_address(there)):
+        assert echo_sizes(here.host, target, range(1 + number, 65_001, 64 if number else 1)) == []
+
+
 def test_super_frames_of_udp_arrive_as_the_datagrams_they_stand_for(
     pair: tuple[EdgeNode, EdgeNode], target: str, running: Running
 ) -> None:
@@ -238,12 +258,11 @@ def grown(*nodes: EdgeNode | SupernodeNode) -> Iterator[list[dict[str, int]]]:
 
 
 def test_status_tells_what_is_on(pair: tuple[EdgeNode, EdgeNode], running: Running) -> None:
-    needs = {"tap_coalesce": ["tap_offload"], "tap_uso": ["tap_offload", "tap_coalesce"]}
     for edge in pair:
         told = edge.status()["data_plane"]
         config = running.combination.of(edge.host.name)
         assert {key: told[name] for key, name in FEATURES.items()} == {
-            key: on(config, key, *needs.get(key, [])) for key in FEATURES
+            key: on(config, key, *NEEDS.get(key, [])) for key in FEATURES
         }
         if running.combination.passphrase is None:
             assert told["cipher"] == "none"
