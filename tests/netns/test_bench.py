@@ -12,8 +12,10 @@ from pathlib import Path
 from n2n.bench import Options, run, taptest
 from n2n.bench.results import COLUMNS
 from n2n.lab import cleaner
+from n2n.lab.namespaces import wait_until
 from n2n.lab.nodes import EdgeNode, SupernodeNode, start_all
 from n2n.lab.topology import Lab
+from tests.netns.longline import LongLine
 
 LIMIT = 120
 N2N = [sys.executable, "-m", "n2n"]
@@ -94,7 +96,9 @@ def test_an_edge_measures_the_way_to_one_that_has_agreed() -> None:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert (found["peer"]["name"], found["peer"]["path"]) == ("b", "direct")
-        assert [(way["way"], way["path"]) for way in found["ways"]] == [("tunnel", "direct"), ("relay", "relay")]
+        assert [(way["way"], way["path"]) for way in found["ways"]] == [
+            ("outer", "direct"), ("tunnel", "direct"), ("relay", "relay"),
+        ]  # fmt: skip
         for way in found["ways"]:
             assert way["received"] > 0
             assert 0 < way["latency_ns"]["min"] <= way["latency_ns"]["p95"]
@@ -102,11 +106,29 @@ def test_an_edge_measures_the_way_to_one_that_has_agreed() -> None:
             assert way["down"]["bits_per_second"] > 0
             assert "n2n-plane" in way["up"]["cpu_seconds"]["there"]
         assert found["outer"]["probes"] > 0
+        assert found["outer"]["not_measured"] is None
+        outer = found["ways"][0]
+        assert "n2n-load" in outer["up"]["cpu_seconds"]["here"]
+        assert "n2n-load" in outer["down"]["cpu_seconds"]["there"]
+        counted = b.counters()
+        assert 0 < counted["plane_load_tx"] <= counted["plane_load_rx"], "it sends no more than it got"
         assert b.counters()["daemon_bench_sessions"] == 1
 
         refused = bench(b, "a")
         assert refused.returncode == 1
         assert "allow_bench" in refused.stderr
+        # Whoever sends loads all the same is not answered, and keeps nobody busy.
+        b.call("bench_outer", mac=a.mac, token="00" * 8, seconds=20)
+        before = a.counters()
+        for questions in (True, False):
+            b.call("bench_outer_send", mac=a.mac, size=500, rate=4e6, seconds=0.1, questions=questions)
+            wait_until("all are sent", lambda: not b.call("bench_outer_look", mac=a.mac)["sending"], 30)
+        after = a.counters()
+        assert after["plane_drop_load"] > before["plane_drop_load"] + 50
+        assert [after[f"plane_load_{what}"] - before[f"plane_load_{what}"] for what in ("rx", "tx", "answered")] == [
+            0
+        ] * 3
+        assert b.call("bench_outer_look", mac=a.mac, trips=True)["trips"] == []
         table = bench(a, b.address, "--seconds", "0.2")
         assert table.returncode == 0, table.stderr
         assert "JITTER" in table.stdout
@@ -114,6 +136,46 @@ def test_an_edge_measures_the_way_to_one_that_has_agreed() -> None:
         # From the network beneath, nobody sees that it listens.
         outside = lab.hosts["sn"].run(sys.executable, "-c", KNOCK.format(b.host.addr), check=False)
         assert outside.stdout.strip() == "refused", outside.stderr
+
+
+def test_what_a_path_takes_and_loses_outside_of_the_tunnel_is_told() -> None:
+    delay, loss = 0.02, 0.04
+    with Lab() as lab:
+        switch = lab.switch()
+        for number, name in enumerate(("sn", "a"), start=1):
+            lab.host(name).attach(switch, f"198.18.0.{number}/24", gateway="198.18.0.254")
+        router, far = lab.host("r"), lab.host("b")
+        router.attach(switch, "198.18.0.254/24")
+        with router.entered():
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        with LongLine(router, far, delay=delay, loss=loss):
+            router.namespace.ip("route", "add", "198.18.1.0/24", "dev", "line")
+            far.namespace.ip("address", "add", "198.18.1.2/24", "dev", "line")
+            far.namespace.ip("route", "add", "default", "dev", "line")
+            supernode = SupernodeNode(lab.hosts["sn"])
+            a = EdgeNode(lab.hosts["a"], supernode)
+            b = EdgeNode(far, supernode, allow_bench=True)
+            start_all(supernode, [a, b])
+            done = a.host.run(
+                *N2N, "bench", "b", "--seconds", "0.8", "--rate", "20", "--json",
+                check=False, env={"N2N_RUN_DIR": str(a.run_dir)},
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["outer"]["not_measured"] is None
+        outer = found["ways"][0]
+        assert outer["way"] == "outer"
+        assert outer["sent"] > 100
+        assert 100 * loss / 8 < outer["loss_percent"] < 100 * loss * 2.5
+        there_and_back = 2 * delay * 1e9
+        assert there_and_back <= outer["latency_ns"]["min"]
+        assert outer["latency_ns"]["median"] < 1.5 * there_and_back
+        assert outer["jitter_ns"] < there_and_back
+        assert 100 * loss / 3 < outer["up"]["loss_percent"] < 100 * loss * 2.5
+        assert outer["down"]["loss_percent"] < 100 * loss / 3
+        for way in (outer["up"], outer["down"]):
+            assert 14e6 < way["bits_per_second"] < 20.5e6
+            assert way["received"] == way["sent"] - round(way["loss_percent"] * way["sent"] / 100)
 
 
 KNOCK = """

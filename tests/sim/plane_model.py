@@ -184,6 +184,8 @@ class PlaneModel:
             return "drop_stranger", b""
         if datagram[2] == PacketType.PING and len(datagram) > _LONGEST_PING:
             return "drop_control_long", b""
+        if datagram[2] == PacketType.PING and datagram[PROTOV_SIZE:].startswith(b"n2n load"):
+            return "drop_load", b""  # nobody agreed to any
         return "control", datagram
 
     def _data(self, payload: bytes, source: Endpoint, named: bytes | None) -> tuple[str, bytes]:

@@ -38,6 +38,7 @@ class FakeHost:
     members: set[IPv4Address] = field(default_factory=lambda: {HOME})
     relayed: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    ended: list[object] = field(default_factory=list)
 
     def knows(self, address: IPv4Address) -> bool:
         return address in self.members
@@ -45,6 +46,12 @@ class FakeHost:
     def relay(self, address: IPv4Address, seconds: float) -> bool:
         self.relayed.append(seconds)
         return address in self.members
+
+    def loads_of(self, session: object, address: IPv4Address, rate: float, seconds: float) -> Any:
+        raise NotReady("the path is not direct")
+
+    def end_loads(self, owner: object) -> None:
+        self.ended.append(owner)
 
     def tell(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         self.told.append(event)
@@ -164,7 +171,7 @@ def test_usage_is_of_every_thread_by_name() -> None:
     ("request_", "why"),
     [
         ({"do": "open"}, "seconds is a number"),
-        ({"do": "open", "seconds": 91, "rate": 1e9}, "seconds is a number from 1 to 90"),
+        ({"do": "open", "seconds": 121, "rate": 1e9}, "seconds is a number from 1 to 120"),
         ({"do": "open", "seconds": float("nan"), "rate": 1e9}, "seconds is a number"),
         ({"do": "open", "seconds": True, "rate": 1e9}, "seconds is a number"),
         ({"do": "open", "seconds": 5, "rate": 1e11}, "rate is a number"),
@@ -379,6 +386,8 @@ class FakeEdge:
         self.measured = Measured(self, lambda mac, endpoint, direct: self.put.append(direct))
         self.address = SimpleNamespace(ip=IPv4Address("10.0.0.1"))
         self.tap_name = "tap0"
+        self.mtu = 1400
+        self.config = SimpleNamespace(enable_vfuze=True, encryption_passphrase="x", compress_payload=False)
 
     def peers(self) -> tuple[Any, ...]:
         return self.views
@@ -461,6 +470,7 @@ def test_a_peer_is_known_by_name_and_by_address(wanted: str) -> None:
     found = ask(FakeEdge(view(), view(OTHER, "c", "10.0.0.3")), "bench", peer=wanted)
     assert found["peer"] == {"mac": str(MAC), "name": "b", "virtual_ip": "10.0.0.2", "path": "direct"}
     assert (found["address"], found["tap"], found["port"]) == ("10.0.0.1", "tap0", 7779)
+    assert found["datagram"] == 1400 + 14 + 7 + 28
     assert "main" in found["usage"]
 
 
@@ -470,9 +480,9 @@ def test_a_peer_is_known_by_name_and_by_address(wanted: str) -> None:
         ("bench", {}, "peer is the name"),
         ("bench", {"peer": "nobody"}, "no member 'nobody'"),
         ("bench", {"peer": "b"}, "several members"),
-        ("bench_relay", {"mac": 5, "seconds": 1}, "needs a mac"),
-        ("bench_relay", {"mac": str(MAC), "seconds": True}, "needs a mac"),
-        ("bench_relay", {"mac": str(MAC), "seconds": 91}, "not between"),
+        ("bench_relay", {"mac": 5, "seconds": 1}, "a mac is needed"),
+        ("bench_relay", {"mac": str(MAC), "seconds": True}, "must be a number"),
+        ("bench_relay", {"mac": str(MAC), "seconds": 121}, "not between"),
         ("bench_relay", {"mac": "x", "seconds": 1}, "x"),
     ],
 )

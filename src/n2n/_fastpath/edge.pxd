@@ -9,6 +9,7 @@ from n2n._fastpath.checksum cimport finish_checksum
 from n2n._fastpath.coalesce cimport RUNS, Run, can_begin, fits_run, run_add, run_begin, run_finish, same_flow
 from n2n._fastpath.frames cimport GSO_NONE, PROTO_TCP, VNET_NEEDS_CSUM, VNET_SIZE, Layers, VirtioHeader, find_layers
 from n2n._fastpath.linux cimport EAGAIN, EBADFD, EINTR, errno, read, writev
+from n2n._fastpath.load cimport is_load, load_receive
 from n2n._fastpath.mss cimport clamp_mss
 from n2n._fastpath.ring cimport DATAGRAM, NOTICE, bytes_push
 from n2n._fastpath.segment cimport Cut, cut_begin, cut_count, cut_make
@@ -365,5 +366,7 @@ cdef inline void edge_receive(State *s, uint8_t *data, int size, const uint8_t *
         bump(s, V_DROP_STRANGER)        # nobody else has a say in these; the ring to Python is for honest ones
     elif data[OFF_TYPE] == TYPE_PING and size > MAX_PING:
         bump(s, V_DROP_CONTROL_LONG)
+    elif data[OFF_TYPE] == TYPE_PING and is_load(data, size):
+        load_receive(s, data, size, &source)
     else:
         to_control(s, data, size, ip, port)

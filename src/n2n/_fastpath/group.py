@@ -131,6 +131,34 @@ class PlaneGroup:
         """As `Plane.drop_member`."""
         self._each(Plane.drop_member, header_id, group, mac)
 
+    def load_open(self, mac: bytes, token: bytes, seconds: float, budget: int) -> None:
+        """As `Plane.load_open`; each thread has the budget, and one sender's datagrams all come to one thread."""
+        self._each(Plane.load_open, mac, token, seconds, budget)
+
+    def load_close(self) -> None:
+        """As `Plane.load_close`."""
+        self._each(Plane.load_close)
+
+    def load_look(self) -> dict[str, int]:
+        """As `Plane.load_look`, from all."""
+        found = [plane.load_look() for plane in self.planes]
+        sums = {name: sum(one[name] for one in found) for name in ("datagrams", "bytes")}
+        first = min((one["first_ns"] for one in found if one["first_ns"]), default=0)
+        return {**sums, "first_ns": first, "last_ns": max(one["last_ns"] for one in found)}
+
+    def load_arrivals(self) -> dict[int, int]:
+        """As `Plane.load_arrivals`, from all."""
+        found: dict[int, int] = {}
+        for plane in self.planes:
+            found |= plane.load_arrivals()
+        return found
+
+    def load_send(
+        self, datagram: bytes, ip: bytes, port: int, socket: int, **how: Any
+    ) -> tuple[int, int, int, list[int]]:
+        """As `Plane.load_send`."""
+        return self.planes[0].load_send(datagram, ip, port, socket, **how)
+
     def receive(self, limit: int = 64) -> list[tuple[bytes, bytes, int]]:
         """As `Plane.receive`, from all; in order for each source."""
         with contextlib.suppress(BlockingIOError):

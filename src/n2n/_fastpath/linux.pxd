@@ -16,6 +16,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t count)
     ssize_t write(int fd, const void *buf, size_t count)
     int close(int fd)
+    int dup(int fd)
 
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6
@@ -73,7 +74,7 @@ cdef extern from "<poll.h>" nogil:
         int fd
         short events
         short revents
-    short POLLIN, POLLERR, POLLHUP, POLLNVAL
+    short POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
     int poll(pollfd *fds, unsigned long count, int timeout_ms)
 
 cdef extern from "<sys/eventfd.h>" nogil:
@@ -101,6 +102,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
+    int nanosleep(const timespec *time, timespec *left)
     int CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC
     int clock_gettime(int clock, timespec *now)
 

@@ -8,10 +8,10 @@ from libc.string cimport memcpy, memset
 
 from n2n._fastpath.atomic cimport n2n_put64, n2n_store
 from n2n._fastpath.ring cimport (
-    OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PEER_MTU, OP_PUT_MEMBER,
+    OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_LOAD, OP_PEER_MTU, OP_PUT_MEMBER,
     OP_PUT_PEER, OP_SUPERNODE, Command, commands_pop,
 )
-from n2n._fastpath.state cimport SOURCES, Key, Peer, State, bump, endpoint_key, mac_key, make_addr
+from n2n._fastpath.state cimport SOURCES, Key, Load, Peer, State, bump, endpoint_key, mac_key, make_addr
 from n2n._fastpath.table cimport same_key, table_drop_own, table_get, table_put
 from n2n._fastpath.verdict cimport V_DROP_COMMAND
 from n2n._fastpath.wire cimport get_mac
@@ -174,6 +174,8 @@ cdef inline void apply_commands(State *s) noexcept nogil:
         elif c.op == OP_PEER_MTU:
             if s.peers[c.slot].used:
                 s.peers[c.slot].mtu = <int>c.group
+        elif c.op == OP_LOAD:
+            s.load = <Load *>c.load
         elif c.op == OP_ADD_SOCKET:
             add_socket(s, &c)
         elif c.op == OP_DROP_SOCKET:

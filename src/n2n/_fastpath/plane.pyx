@@ -16,25 +16,27 @@ from n2n._fastpath.checksum cimport n2n_sum_probe
 from n2n._fastpath.coalesce cimport RUNS
 from n2n._fastpath.linux cimport (
     AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_DONTWAIT,
-    MSG_NOSIGNAL, PROT_READ, PROT_WRITE, SOL_UDP, UDP_GRO, UDP_SEGMENT, close, eventfd, getrandom, getsockname, mmap,
-    munmap, read, sendto, setsockopt, sockaddr, write,
+    MSG_NOSIGNAL, PROT_READ, PROT_WRITE, SOL_UDP, UDP_GRO, UDP_SEGMENT, close, dup, eventfd, getrandom, getsockname,
+    mmap, munmap, read, sendto, setsockopt, sockaddr, write,
 )
+from n2n._fastpath.load cimport LOAD_BATCH, LOAD_SIZE, TOKEN_SIZE, Pouring, pour, precise_now
 from n2n._fastpath.loop cimport iterate, run_until_stopped
 from n2n._fastpath.members cimport apply_commands
 from n2n._fastpath.openssl cimport OPENSSL_VERSION, OPENSSL_cleanse, OpenSSL_version, n2n_libcrypto_init
 from n2n._fastpath.ring cimport (
-    NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_PEER_MTU, OP_PUT_MEMBER,
-    OP_PUT_PEER, OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init, commands_push,
+    NOTICE, OP_ADD_SOCKET, OP_ALLOW_SOURCE, OP_DROP_MEMBER, OP_DROP_PEER, OP_DROP_SOCKET, OP_LOAD, OP_PEER_MTU,
+    OP_PUT_MEMBER, OP_PUT_PEER, OP_SUPERNODE, Command, Record, bytes_init, bytes_peek, bytes_pop, commands_init,
+    commands_push,
 )
-from n2n._fastpath.state cimport Addr, Peer, State
+from n2n._fastpath.state cimport Addr, Load, Peer, State
 from n2n._fastpath.table cimport table_free, table_init
 from n2n._fastpath.verdict cimport V_CONTROL_TX, V_COUNT, V_DROP_NO_ROUTE, V_DROP_SEND_ERROR, V_DROP_SEND_FULL
 
 COUNTERS = (
     "udp_rx", "udp_rx_bytes", "udp_tx", "udp_tx_bytes", "tap_rx", "tap_rx_bytes", "tap_tx", "tap_tx_bytes",
     "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx", "notice", "mss_clamped",
-    "trains_rx", "trains_tx", "super_rx", "super_tx", "train_refused",
-    "drop_empty", "drop_short", "drop_foreign", "drop_type", "drop_truncated", "drop_control_long",
+    "trains_rx", "trains_tx", "super_rx", "super_tx", "load_rx", "load_tx", "load_answered", "train_refused",
+    "drop_empty", "drop_short", "drop_foreign", "drop_type", "drop_truncated", "drop_control_long", "drop_load",
     "drop_vfuze_off", "drop_stranger",
     "drop_destination", "drop_spoofed", "drop_unsealed", "drop_zstd", "drop_frame_short", "drop_frame_long",
     "drop_unknown_sender", "drop_unknown_target", "drop_no_supernode", "drop_no_route", "drop_send_full",
@@ -306,6 +308,7 @@ cdef class Plane:
     cdef list free_slots
     cdef uint32_t next_slot
     cdef uint32_t given                 # commands given since the start
+    cdef Load *load                     # what the last command of its kind gave to the plane's thread
     cdef int fds[9]                     # the sockets that commands have opened, by number; -1: none
     cdef int families[9]
 
@@ -430,6 +433,7 @@ cdef class Plane:
         free(s.control.bytes)
         free(s.peers)
         free(s.group_head)
+        free(self.load)
         if s.slab != NULL:
             munmap(s.slab, slab_size())
         OPENSSL_cleanse(s, sizeof(State))
@@ -661,6 +665,128 @@ cdef class Plane:
         memset(&c, 0, sizeof(c))
         c.op = OP_DROP_MEMBER
         self._drop(name, &c)
+
+    # ---- loads ----------------------------------------------------------------------------------
+
+    def load_open(self, bytes mac, bytes token, double seconds, uint64_t budget):
+        """Edge: take loads of this peer, with this token (8 bytes), for so long (0 to 3600 s), and so many bytes of
+        them at most; what was counted before is forgotten.  Questions are answered while the peer is direct, 1000 in a
+        second at most.  When this returns it is in force (it waits for a round of the plane, microseconds).  Raises
+        ValueError where there is no such peer."""
+        cdef Load *made
+        cdef uint32_t slot
+        if len(token) != TOKEN_SIZE or not 0 <= seconds <= 3600:
+            raise ValueError("a token has 8 bytes, and loads are taken for 0 to 3600 seconds")
+        with self.lock:
+            if self._slot(mac, False, &slot):
+                raise ValueError(f"there is no peer {mac.hex(':')}")
+            made = <Load *>calloc(1, sizeof(Load))
+            if made == NULL:
+                raise MemoryError
+            memcpy(made.token, PyBytes_AsString(token), TOKEN_SIZE)
+            made.slot, made.mac48 = slot, wire.get_mac(six(mac, "mac"))
+            made.until = precise_now() + <uint64_t>(seconds * 1e9)
+            made.budget = budget
+            self._change_load(made)
+
+    def load_close(self):
+        """Take no more loads.  What was counted is told until the next `load_open`."""
+        with self.lock:
+            if self.load != NULL:
+                self._give_load(NULL)
+
+    cdef int _change_load(self, Load *made) except -1:
+        """Another one takes the place of the one before, which is nobody's then (the lock is held)."""
+        cdef Load *before = self.load
+        self.load = made
+        self._give_load(made)
+        free(before)
+        return 0
+
+    cdef int _give_load(self, Load *load) except -1:
+        cdef Command c
+        memset(&c, 0, sizeof(c))
+        c.op, c.load = OP_LOAD, load
+        self._command(&c)
+        self._obeyed()
+        return 0
+
+    def load_look(self):
+        """What came since the last `load_open`: datagrams, bytes, first_ns and last_ns (CLOCK_MONOTONIC; 0: none)."""
+        cdef Load *w
+        with self.lock:
+            w = self.load
+            if w == NULL:
+                return {"datagrams": 0, "bytes": 0, "first_ns": 0, "last_ns": 0}
+            return {"datagrams": n2n_load64(&w.datagrams), "bytes": n2n_load64(&w.bytes),
+                    "first_ns": n2n_load64(&w.first), "last_ns": n2n_load64(&w.last)}
+
+    def load_arrivals(self):
+        """When answers came since the last `load_open`: number -> CLOCK_MONOTONIC in ns, of numbers below 4096."""
+        cdef int i
+        cdef dict found = {}
+        with self.lock:
+            if self.load != NULL:
+                for i in range(state.ARRIVALS):
+                    at = n2n_load64(&self.load.arrival[i])
+                    if at:
+                        found[i] = at
+        return found
+
+    def load_send(self, bytes datagram, bytes ip, uint16_t port, int socket, *, uint32_t first, uint32_t count,
+                  double rate, double seconds, bint note=False):
+        """Send a load or a question again and again, numbered from `first` on, in the calling thread and without the
+        GIL: at `rate` bytes in a second, until `count` were sent or `seconds` (at most 1) are over.  By the socket of
+        that number, in trains where the kernel takes them.
+
+        Args:
+            datagram: 51 to 9216 bytes, whole but for its number.
+            note: at most 4096, one at a time, and when.
+
+        Returns: (how many left, how many numbers were used, ns that it took, [CLOCK_MONOTONIC in ns of each number, 0
+        for one that did not leave; where noted]).  Raises ValueError where an argument is impossible, OSError where
+        there are no descriptors.
+        """
+        cdef Pouring o
+        cdef uint8_t raw[16]
+        cdef uint64_t begin
+        cdef uint32_t n
+        cdef int i
+        if not LOAD_SIZE <= len(datagram) <= state.MAX_PING:
+            raise ValueError(f"a load has {<int>LOAD_SIZE} to {<int>state.MAX_PING} bytes, not {len(datagram)}")
+        if not 0 < rate <= 1e12 or not 0 <= seconds <= 1 or count > 0xFFFFFFFF - first or (
+                note and count > state.ARRIVALS):
+            raise ValueError("the rate, the time, or the numbers of a load are not what they can be")
+        put_ip(raw, ip)
+        self._known_socket(socket)
+        memset(&o, 0, sizeof(o))
+        state.make_addr(self.families[socket], &o.to, raw, port, socket)
+        if o.to.size == 0:
+            n2n_add64(&self.s.count[V_DROP_NO_ROUTE], 1)
+            return 0, 0, 0, []
+        o.size, o.rate, o.number, o.upto = <int>len(datagram), rate, first, first + count
+        o.batch = min(<int>LOAD_BATCH, <int>state.MAX_TRAIN // o.size)
+        o.trains = n2n_get_int(&self.s.gso)
+        o.fd = dup(self.fds[socket])        # the socket may be given back meanwhile
+        if o.fd < 0:
+            raise OSError(errno, f"no descriptor for a load: {strerror(errno).decode()}")
+        o.buffers = <uint8_t *>calloc(o.batch, o.size)
+        o.sent_at = <uint64_t *>calloc(count + 1, sizeof(uint64_t)) if note else NULL
+        try:
+            if o.buffers == NULL or (note and o.sent_at == NULL):
+                raise MemoryError
+            for i in range(o.batch):
+                memcpy(o.buffers + i * o.size, PyBytes_AsString(datagram), o.size)
+            with nogil:
+                begin = precise_now()
+                o.deadline = begin + <uint64_t>(seconds * 1e9)
+                pour(self.s, &o)
+                begin = precise_now() - begin
+            return o.left, o.number - first, begin, [o.sent_at[n] for n in range(o.number - first)] if note else []
+        finally:
+            close(o.fd)
+            free(o.buffers)
+            free(o.sent_at)
 
     # ---- control datagrams ----------------------------------------------------------------------
 

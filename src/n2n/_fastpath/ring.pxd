@@ -21,6 +21,7 @@ cdef enum Op:
     OP_ADD_SOCKET               # slot: its number; header_id: descriptor; group: family; direct: poll it, too
     OP_DROP_SOCKET
     OP_PEER_MTU                 # slot; group: bytes of the largest IP packet on its path, 0: any
+    OP_LOAD                     # load: what takes the place of what there was; that is not touched afterwards
 
 cdef struct Command:
     int op
@@ -32,6 +33,7 @@ cdef struct Command:
     uint32_t group
     int direct
     int socket                  # number of the socket by which a peer is reached
+    void *load                  # a `Load`, or NULL
 
 cdef struct CommandRing:
     Command *items

@@ -41,6 +41,8 @@ cdef enum:
     MAX_PING = 9216             # of a ping to an edge: padded ones measure paths
     REPORTS_PER_SECOND = 256    # unknown senders told to Python, at most
     NOTICE_EVERY = 1000000000   # ns between two traffic notices for one peer
+    SEEN = 4096                 # numbers of loads by which one may come late
+    ARRIVALS = 4096             # answers whose times are noted
     SOCKETS = 9                 # the first is the plane's own, the others are added while it runs
 
 cdef enum Role:
@@ -75,6 +77,23 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
     uint64_t last_rx            # CLOCK_MONOTONIC, ns, coarse
     uint64_t last_direct        # edge: the same of what came straight from it
 
+cdef struct Load:               # edge: what may come of one peer outside of the tunnel, and what came (`load.pxd`)
+    uint8_t token[8]
+    uint32_t slot               # the peer, by number and by address
+    uint64_t mac48
+    uint64_t until              # CLOCK_MONOTONIC, ns: nothing is taken from then on
+    uint64_t budget             # bytes of loads that are counted, at most
+    uint64_t second             # of the last answer, and how many there were in it
+    uint32_t in_second
+    uint64_t top                # highest number of a load, plus 1
+    uint64_t seen[64]           # one bit for each of the last SEEN numbers
+    # Read by Python's threads at any time.
+    uint64_t datagrams
+    uint64_t bytes
+    uint64_t first              # CLOCK_MONOTONIC, ns, of the first load and the last
+    uint64_t last
+    uint64_t arrival[4096]      # the same of answers, by number; 0: none
+
 cdef struct State:
     int role
     int tap_fd
@@ -106,6 +125,7 @@ cdef struct State:
     Key supernode_key
     Cipher cipher
     Zstd zstd
+    Load *load                  # NULL: nobody agreed to any
     # rings
     CommandRing commands
     ByteRing control

@@ -26,6 +26,9 @@ cdef enum:
     V_TRAINS_TX             # trains (UDP_SEGMENT) sent
     V_SUPER_RX              # super-frames read from the TAP
     V_SUPER_TX              # super-frames written to the TAP
+    V_LOAD_RX               # loads counted, questions taken, answers noted (`load.pxd`)
+    V_LOAD_TX               # such datagrams sent
+    V_LOAD_ANSWERED         # questions among them that were answered
     V_TRAIN_REFUSED         # trains that the kernel refused; their datagrams were sent singly
     # drops of what arrived by UDP
     V_DROP_EMPTY            # no byte at all
@@ -34,6 +37,7 @@ cdef enum:
     V_DROP_TYPE             # a ProtoV type that nobody handles in this role
     V_DROP_TRUNCATED        # longer than the largest datagram
     V_DROP_CONTROL_LONG     # a request or ping longer than any honest one
+    V_DROP_LOAD             # a load that nobody agreed to, or more than was agreed
     V_DROP_VFUZE_OFF
     V_DROP_STRANGER         # data from an endpoint that is neither the supernode nor a known peer
     V_DROP_DESTINATION      # data for somebody else

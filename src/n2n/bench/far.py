@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from n2n.errors import NotReady, PlatformError
 
-__all__ = ["LATE", "PATIENCE", "Far", "Usage"]
+__all__ = ["LATE", "PATIENCE", "Far", "Usage", "number_of", "token_of"]
 
 #: Seconds to wait for an answer.
 PATIENCE: Final = 5.0
@@ -55,9 +55,7 @@ class Far:
         self._control = _Line(self._connect(), self._name)
         try:
             answer = self._control.ask(do="open", seconds=self._seconds, rate=self._rate * 8)
-            self._token = str(answer.get("token"))
-            if len(self._token) != 16 or not all(c in "0123456789abcdef" for c in self._token):
-                raise PlatformError(f"{self._name} answered something that is no token")
+            self._token = token_of(answer, self._name)
         except BaseException:
             self._control.close()
             raise
@@ -86,7 +84,7 @@ class Far:
         for thread, used in list(answer.items())[:64]:
             if isinstance(used, dict):
                 values = {kind: used.get(kind) for kind in ("user", "system")}
-                found[str(thread)[:32]] = {kind: _number(value) for kind, value in values.items()}
+                found[str(thread)[:32]] = {kind: number_of(value) for kind, value in values.items()}
         return found
 
     def _connect(self) -> socket.socket:
@@ -151,8 +149,8 @@ class Far:
             line.sock.shutdown(socket.SHUT_WR)
             line.sock.settimeout(seconds + PATIENCE)
             answer = line.read()
-        taken = _number(answer.get("bytes"))
-        return int(min(taken, count)), _number(answer.get("seconds"))
+        taken = number_of(answer.get("bytes"))
+        return int(min(taken, count)), number_of(answer.get("seconds"))
 
     def pull(self, seconds: float) -> tuple[int, float]:
         """A stream from the peer; returns bytes and seconds as they were counted here."""
@@ -226,8 +224,16 @@ class _Line:
             raise PlatformError(f"{self._name} broke off: {error.strerror}") from error
 
 
-def _number(value: object) -> float:
-    """What a peer calls a number; 0 where it is none."""
+def token_of(answer: dict[str, Any], name: str) -> str:
+    """The 16 hexadecimal digits of a peer's answer; PlatformError where there are none."""
+    token = str(answer.get("token"))
+    if len(token) != 16 or not all(c in "0123456789abcdef" for c in token):
+        raise PlatformError(f"{name} answered something that is no token")
+    return token
+
+
+def number_of(value: object) -> float:
+    """What a peer calls a number; 0 where it is none, or below 0, or 1e15 or more."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         return 0.0
     return float(value)

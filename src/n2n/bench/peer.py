@@ -2,14 +2,13 @@
 
 The edge that runs here says who the peer is; the peer's edge answers on its virtual address, if it has agreed
 (`allow_bench`). Measured are round trips of datagrams and one TCP stream each way: over the path that frames take, and,
-where that is the direct one, also by the supernode, to which both edges change over for the time. What the outer path
-takes is what the edge's own probes of it measure.
+where that is the direct one, also by the supernode, to which both edges change over for the time, and outside of the
+tunnel (:mod:`n2n.bench.outer`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from typing import Any, Final
 from n2n.api.client import Client, choose_edge, connect
 from n2n.bench.far import LATE, PATIENCE, Far, Usage
 from n2n.bench.measure import Report, quiet
+from n2n.bench.outer import RAMP_SECONDS, OuterPath
 from n2n.bench.stats import Summary, jitter, summarize
-from n2n.errors import ConfigError, NotReady
+from n2n.bench.ways import Flood, Stretch, Way, difference, known
+from n2n.errors import ConfigError, N2NError, NotReady
 
-__all__ = ["PeerOptions", "PeerResults", "Stretch", "Way", "run_peer"]
+__all__ = ["Flood", "PeerOptions", "PeerResults", "Stretch", "Way", "run_peer"]
 
 MAX_SECONDS: Final = 10.0
 MAX_RATE: Final = 10_000.0
@@ -55,78 +56,6 @@ class PeerOptions:
             raise ConfigError(f"a rate of {self.rate:g} Mbit/s is not between 1 and {MAX_RATE:g}")
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """One TCP stream in one direction.
-
-    Args:
-        bytes: that arrived.
-        seconds: they took.
-        cpu: CPU seconds meanwhile, by end ("here", "there") and thread of the edge there: {"user": ..., "system": ...}.
-    """
-
-    bytes: int
-    seconds: float
-    cpu: dict[str, Usage]
-
-    @property
-    def bits_per_second(self) -> float:
-        """Of payload; 0 where it took no time."""
-        return self.bytes * 8 / self.seconds if self.seconds else 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """By stable names."""
-        return {
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 3),
-            "bits_per_second": round(self.bits_per_second),
-            "cpu_seconds": self.cpu,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """What was measured over one way.
-
-    Args:
-        name: "tunnel" (the path that frames take anyway), or "relay" (both edges sent by the supernode for the time).
-        path: "direct" or "relay": what this edge's frames really took; "mixed", where it changed meanwhile.
-        sent, received: datagrams there, and those that came back.
-        latency: of a datagram there and back, in nanoseconds.
-        jitter: mean difference of the times of one datagram and the next, in nanoseconds; NaN for less than two.
-        up, down: from here to the peer, and from there.
-    """
-
-    name: str
-    path: str
-    sent: int
-    received: int
-    latency: Summary
-    jitter: float
-    up: Stretch
-    down: Stretch
-
-    @property
-    def loss(self) -> float:
-        """Lost datagrams in a hundred."""
-        return 100 * (self.sent - self.received) / self.sent if self.sent else 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """By stable names; what is not known is null."""
-        names = ("min", "mean", "median", "p95", "p99", "max")
-        return {
-            "way": self.name,
-            "path": self.path,
-            "sent": self.sent,
-            "received": self.received,
-            "loss_percent": round(self.loss, 3),
-            "latency_ns": {name: _known(getattr(self.latency, name)) for name in names},
-            "jitter_ns": _known(self.jitter),
-            "up": self.up.as_json(),
-            "down": self.down.as_json(),
-        }
-
-
 @dataclass(slots=True)
 class PeerResults:
     """What a run found.
@@ -136,18 +65,20 @@ class PeerResults:
         outer: round-trip times in nanoseconds that the edge's own probes of the direct path measured meanwhile; none
             where there is no direct path.
         ways: what was measured, in its order.
+        why: why the path outside of the tunnel was not; "" where it was.
     """
 
     peer: dict[str, Any]
     outer: Summary
     ways: list[Way]
+    why: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """By stable names; what is not known is null."""
-        outer = {name: _known(getattr(self.outer, name)) for name in ("min", "median", "max")}
+        outer = {name: known(getattr(self.outer, name)) for name in ("min", "median", "max")}
         return {
             "peer": self.peer,
-            "outer": {"probes": self.outer.count, "latency_ns": outer},
+            "outer": {"probes": self.outer.count, "latency_ns": outer, "not_measured": self.why or None},
             "ways": [way.as_json() for way in self.ways],
         }
 
@@ -155,7 +86,7 @@ class PeerResults:
 def run_peer(options: PeerOptions, report: Report = quiet) -> PeerResults:
     """Measure the way to a member whose edge has agreed to it.
 
-    It takes three times `options.seconds` for each way, of which there are two where the path is direct, and some more.
+    It takes three times `options.seconds` for each way, of which there are three where the path is direct, and more.
 
     Args:
         options: to whom, and how long.
@@ -173,18 +104,39 @@ def run_peer(options: PeerOptions, report: Report = quiet) -> PeerResults:
         if peer["virtual_ip"] is None:
             raise NotReady(f"the virtual address of {peer['name']} is not known yet: try again in a moment")
         outer = _Outer(edge, peer["mac"])
-        far = Far(found, 2 * (3 * options.seconds + 3 * LATE) + _SETTLE + PATIENCE, options.rate * 1e6)
+        session = 3 * (3 * options.seconds + 3 * LATE) + RAMP_SECONDS + _SETTLE + PATIENCE
+        far = Far(found, session, options.rate * 1e6)
         with far:
-            report(0, 6, f"the way to {peer['name']}")
+            report(0, 9, f"the way to {peer['name']}")
             peer["path"] = _settled(edge, far, options.peer)
             ways = ["tunnel", "relay"] if peer["path"] == "direct" else ["tunnel"]
-            steps = _Steps(report, 3 * len(ways))
-            results = []
+            direct = peer["path"] == "direct"
+            steps = _Steps(report, 3 * (len(ways) + direct))
+            results: list[Way] = []
+            why = "there is no direct path"
+            if direct:
+                why = _outside(found, edge, far, options, steps, results)
             for name in ways:
                 with _relayed(edge, far, peer["mac"], name == "relay"):
                     results.append(_measure(name, edge, far, options, steps, outer))
         report(steps.total, steps.total, "done")
-        return PeerResults(peer, summarize(outer.times), results)
+        return PeerResults(peer, summarize(outer.times), results, why)
+
+
+def _outside(  # noqa: PLR0917
+    found: dict[str, Any], edge: Client, far: Far, options: PeerOptions, steps: _Steps, results: list[Way]
+) -> str:
+    """Measure the path outside of the tunnel; why that was not possible, or ""."""
+
+    def usage() -> dict[str, Usage]:
+        return {"here": edge.call("bench", peer=options.peer)["usage"], "there": far.usage()}
+
+    how = OuterPath(edge, far, found, seconds=options.seconds, rate=options.rate * 1e6, usage=usage, step=steps.step)
+    try:
+        results.append(how.measure())
+    except N2NError as error:  # the path has changed to the relay, say: there is a tunnel all the same
+        return str(error)
+    return ""
 
 
 def _settled(edge: Client, far: Far, peer: str) -> str:
@@ -257,24 +209,10 @@ def _measure(  # noqa: PLR0917
         steps.step(f"{name}, TCP {direction}")
         at = usage()
         count, seconds = move(options.seconds)
-        streams.append(Stretch(count, seconds, _difference(usage(), at)))
+        streams.append(Stretch(count, seconds, difference(usage(), at)))
     after = edge.call("counters")
     taken = {way: after[f"plane_tx_{way}"] - before[f"plane_tx_{way}"] for way in ("direct", "relay")}
     ours = sum(taken.values())
     # Others' frames are counted too: a few of them do not make it another path.
     path = next((way for way, count in taken.items() if ours and count > 0.9 * ours), "mixed")
     return Way(name, path, sent, len(times), summarize(times), jitter(times), *streams)
-
-
-def _difference(after: dict[str, Usage], before: dict[str, Usage]) -> dict[str, Usage]:
-    return {
-        end: {
-            thread: {kind: round(value - before[end].get(thread, {}).get(kind, 0.0), 2) for kind, value in used.items()}
-            for thread, used in threads.items()
-        }
-        for end, threads in after.items()
-    }
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else round(value)

@@ -6,11 +6,12 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from n2n.bench.ways import Flood, Stretch, Way
 from n2n.cli.bench import Progress
 from n2n.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from n2n.bench.peer import PeerResults, Stretch, Way
+    from n2n.bench.peer import PeerResults
 
 __all__ = ["run_bench_peer"]
 
@@ -49,14 +50,23 @@ def _print(found: PeerResults) -> None:
     name = "".join(char if char.isprintable() else "?" for char in str(found.peer["name"]))
     print(f"{name}, {found.peer['virtual_ip']}; times are of a datagram there and back")
     headings = ("WAY", "PATH", "LOST", "MEDIAN", "P95", "P99", "MAX", "JITTER", "UP MBIT/S", "DOWN MBIT/S")
-    outer = found.outer
-    about = ("outer path", f"{outer.count} probes", None, shown_ns(outer.median), None, None, shown_ns(outer.max))
-    rows: list[tuple[object, ...]] = [(*about, None, None, None)]
+    rows: list[tuple[object, ...]] = []
+    if found.why:
+        outer = found.outer
+        about = ("outer", f"{outer.count} probes", None, shown_ns(outer.median), None, None, shown_ns(outer.max))
+        rows.append((*about, None, None, None))
     for way in found.ways:
         at = way.latency
         times = (shown_ns(value) for value in (at.median, at.p95, at.p99, at.max, way.jitter))
         rows.append((way.name, way.path, f"{way.loss:.1f} %", *times, *(_mbit(one) for one in (way.up, way.down))))
     print_table(headings, rows, "")
+    if found.why:
+        print(f"\nouter: not measured, but for the edges' own probes: {found.why}")
+    for way in found.ways:
+        for direction, one in (("up", way.up), ("down", way.down)):
+            if isinstance(one, Flood):
+                print(f"\n{way.name}, {direction}: {_about(one)}", end="")
+    print()
     print("\nwhere the CPU time goes, seconds for a gigabyte")
     print_table(
         ("WAY", "DIRECTION", "EDGE", "THREAD", "USER", "KERNEL"),
@@ -82,4 +92,18 @@ def _share(stretch: Stretch, seconds: float) -> str:
 
 def _mbit(stretch: Stretch) -> str:
     rate = stretch.bits_per_second / 1e6
-    return "-" if math.isnan(rate) else f"{rate:,.0f}"
+    least = ">= " if isinstance(stretch, Flood) and stretch.at_least else ""
+    return "-" if math.isnan(rate) else f"{least}{rate:,.0f}"
+
+
+def _about(flood: Flood) -> str:
+    limits = {
+        "path": "the path takes no more",
+        "sender": "at least; the sender's host cannot send more",
+        "receiver": "at least; the receiver's socket buffer overflowed",
+        "rate": "at least; no more was agreed (--rate)",
+        "credit": "at least; a peer sends no more bytes than came to it",
+        "load": "at least; no more was tried",
+    }
+    sent = f"{flood.sent} datagrams in {flood.seconds:.1f} s, {flood.loss:.1f} % lost"
+    return f"{sent}; {limits[flood.limit]}"

@@ -26,7 +26,7 @@ from n2n.daemon.hosts import HostsKeeper, Member, Named, hostnames
 from n2n.daemon.introduction import NOT_SEALED, introduction
 from n2n.daemon.known import KeyMemory
 from n2n.daemon.live import edge_keys
-from n2n.daemon.measured import Measured
+from n2n.daemon.measured import Carrier, Measured
 from n2n.daemon.mtu import PathMtu, Surface
 from n2n.daemon.pathprobe import PathProber
 from n2n.daemon.portmap import PortMapper, PortMapState, PortMapView
@@ -260,6 +260,7 @@ class EdgeDaemon(Daemon):
         self._spawn(self.hosts.run(config.hosts_file), "names")
         undo.callback(self.hosts.close)
         undo.callback(self.measured.close)
+        self.measured.carrier = Carrier(plane, self.mac, community_id(config.community), self._socket_for, socks)
         self.measured.allow(config.allow_bench)
         self._drive.call(self._drive.core.start)
         self._watch_network()

@@ -45,9 +45,13 @@ class Surface:
 
     def around(self, endpoint: Endpoint) -> int:
         """Bytes by which the packet on the path is larger than the one in the tunnel."""
-        outer = _IPV4 if endpoint.ip.version == 4 else _IPV6
+        return self.within + (_IPV4 if endpoint.ip.version == 4 else _IPV6)
+
+    @property
+    def within(self) -> int:
+        """The same without the headers of IP and UDP: bytes that a datagram has more than the packet in it."""
         header = _VFUZE if self.vfuze else _DATA
-        return outer + header + _ETHERNET + _SEAL * self.sealed + _ZSTD * self.compressed
+        return header + _ETHERNET + _SEAL * self.sealed + _ZSTD * self.compressed
 
 
 class PathMtu:

@@ -11,6 +11,9 @@ TCP, port 7779: a connection begins with one line, a JSON object with "do", and 
 - ``open`` (seconds, rate): begins a session, which lasts as long as this connection and not longer than asked for;
   answered by its token. On the same connection then, as often as wanted: ``usage`` (CPU seconds of the edge's threads),
   ``relay`` (seconds: our frames to the asker go by the supernode meanwhile; 0 ends that).
+  Of the path outside of the tunnel, where it is direct: ``outer`` (seconds: loads of the asker are taken for so long;
+  answered by the token that they bear), ``pour`` (size, rate in bits/s, seconds: loads are sent to the asker, of all
+  together no more bytes than came from it), ``counted`` (what `n2n.daemon.outer.Loads.look` tells).
 - ``sink`` (token): takes bytes to their end, answers with their number and the seconds they took.
 - ``source`` (token, seconds): sends bytes.
 
@@ -32,15 +35,19 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from n2n.errors import N2NError
 from n2n.proto.pacing import Bucket
+
+if TYPE_CHECKING:
+    from n2n.daemon.outer import Loads
 
 __all__ = ["MAX_RATE", "MAX_SECONDS", "PORT", "Host", "Responder", "thread_usage"]
 
 PORT: Final = 7779
 #: Seconds of one session.
-MAX_SECONDS: Final = 90.0
+MAX_SECONDS: Final = 120.0
 #: Bits in a second, each way.
 MAX_RATE: Final = 10_000_000_000
 #: Seconds of sessions that there are at once, and how many come back in a second: a quarter of the time, in the end.
@@ -68,6 +75,12 @@ class Host(Protocol):
 
     def relay(self, address: IPv4Address, seconds: float) -> bool:
         """Send frames to that member by the supernode for so long; False where it is not known."""
+
+    def loads_of(self, session: object, address: IPv4Address, rate: float, seconds: float) -> Loads:
+        """Loads between this edge and that member, at so many bytes in a second; NotReady where there can be none."""
+
+    def end_loads(self, owner: object) -> None:
+        """The session is over."""
 
     def tell(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Log."""
@@ -107,11 +120,16 @@ class Responder:
         self._counted_at = clock()
         self._echoes = Bucket(_ECHOES, _BURST)
         self._counts = dict.fromkeys(
-            ("bench_sessions", "bench_echoes", "bench_refused", "bench_stranger", "bench_limited", "bench_bad"), 0
-        )
+            (
+                "bench_sessions", "bench_echoes", "bench_outer", "bench_poured",
+                "bench_refused", "bench_stranger", "bench_limited", "bench_bad",
+            ),
+            0,
+        )  # fmt: skip
 
     def counters(self) -> dict[str, int]:
-        """Sessions and datagrams answered; requests refused; datagrams of strangers and over the rate; bad lines."""
+        """Sessions and datagrams answered; times that loads were taken and sent outside of the tunnel; requests
+        refused; datagrams of strangers and over the rate; bad lines."""
         return dict(self._counts)
 
     @property
@@ -257,6 +275,7 @@ class Responder:
         finally:
             self._session = None
             self._host.relay(IPv4Address(source), 0)
+            self._host.end_loads(session)
             # What was not used comes back, but for a second: very short sessions are bounded, too.
             self._budget += max(0.0, session.until - max(self._clock(), began + 1.0))
             for other in tuple(session.tasks):
@@ -287,7 +306,31 @@ class Responder:
                 seconds = _number(request, "seconds", 0, MAX_SECONDS)
                 seconds = min(seconds, max(0.0, session.until - self._clock()))
                 return {"ok": self._host.relay(IPv4Address(session.source), seconds), "why": "not a peer any more"}
-        raise Refused("there is usage, and relay")
+            case "outer" | "pour" | "counted":
+                try:
+                    return self._outer(session, request)
+                except N2NError as error:  # the path is not direct just now, say: the session goes on
+                    self._counts["bench_refused"] += 1
+                    return {"ok": False, "why": str(error)}
+        raise Refused("there is usage, relay, outer, pour, and counted")
+
+    def _outer(self, session: _Session, request: Mapping[str, Any]) -> dict[str, Any]:
+        """See the head of this module. The path must be direct whenever something is asked for."""
+        left = max(0.0, session.until - self._clock())
+        loads = self._host.loads_of(session, IPv4Address(session.source), session.rate, left)
+        match request["do"]:
+            case "outer":
+                seconds = min(_number(request, "seconds", 0, MAX_SECONDS), left)
+                token = loads.open(seconds)
+                self._counts["bench_outer"] += 1
+                return {"ok": True, "token": token.hex()}
+            case "pour":
+                size, rate = _number(request, "size", 0, 65535), _number(request, "rate", 1, 8 * session.rate)
+                seconds = min(_number(request, "seconds", 0, MAX_SECONDS), left)
+                loads.send(size=int(size), rate=rate / 8, seconds=seconds, most=loads.credit)
+                self._counts["bench_poured"] += 1
+                return {"ok": True}
+        return {"ok": True, **loads.look()}
 
     async def _transfer(self, sock: socket.socket, source: str, request: Mapping[str, Any]) -> None:
         session = self._session
