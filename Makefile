@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build dist wheels deb bench clean
+.PHONY: help demo test check lint build dist wheels deb services bench clean
 
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -45,6 +45,13 @@ wheels: ## the wheels to give away: manylinux, x86_64 and aarch64, libcrypto ins
 deb: ## a Debian package for this release and processor, from the wheel
 	@bash scripts/setup.sh run
 	@bash scripts/deb.sh
+
+services: ## the units under a real systemd, with the n2n of the Debian package (root)
+	@. scripts/lib.sh; need_root services
+	@bash scripts/setup.sh test
+	@. scripts/lib.sh; need_network
+	@[ -n "$$(ls dist/n2n-vpn_*.deb 2>/dev/null)" ] || bash scripts/deb.sh
+	@bash scripts/services "$$(ls -t dist/n2n-vpn_*.deb | head -1)"
 
 bench: ## measure throughput, latency, registrations and memory (root; minutes)
 	@. scripts/lib.sh; need_root bench

@@ -14,7 +14,7 @@ import pytest
 
 from n2n.lab.namespaces import wait_until
 from n2n.lab.nodes import EdgeNode
-from n2n.lab.topology import Host
+from n2n.lab.topology import Host, Lab
 from n2n.lab.traffic import ping
 
 from ..lint.test_docs import ROOT, parts, spans
@@ -32,6 +32,7 @@ ELSEWHERE = {
     "n2n lab": "tests/netns/test_standing.py",
     "n2n key accept": "tests/netns/test_operating.py",
     "n2n edge up --config edge.yaml -v": "tests/unit/test_cli_foreground.py",
+    "n2n edge up --community": "tests/netns/test_docs_commands.py",  # the five lines, below
     "n2n lab nat-matrix": "tests/netns/test_matrix.py",
     "n2n COMMAND": "tests/unit/test_cli_help.py",
 }
@@ -54,7 +55,7 @@ def commands(path: Path) -> list[str]:
     n2n, those in backticks, which are whole there."""
     prose, blocks = parts(path.read_text())
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    found = [" ".join(shlex.split(line, comments=True)) for line in lines if line.startswith("n2n ")]
+    found = [" ".join(shlex.split(line, comments=True)).removesuffix(" &") for line in lines if line.startswith("n2n ")]
     if path.name not in FOR_OPERATORS:
         return found
     return found + [
@@ -89,6 +90,7 @@ class Place:
         known = {
             "edge.yaml": str(config), "/etc/n2n/home.yaml": str(config), "/etc/hosts": str(self.folder / "hosts"),
             "supernode.example.org:7777": self.net.supernode.endpoint, "PEER": "laptop", "nas": "laptop",
+            "secret.txt": str(self.folder / "secret.txt"),
         }  # fmt: skip
         more = MORE[key] if (key := longest(dict(MORE), command)) else []
         names = {
@@ -140,6 +142,43 @@ def test_it_can_be_typed(place: Place, number: int, command: str) -> None:
     found = place.type(command, number)
     assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.root
+def test_the_first_network_on_two_machines_takes_five_lines(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text().partition("Two machines, five lines")[2]
+    lines = [line.partition("#")[0].strip() for line in parts(text)[1][0].splitlines()]
+    assert len(lines) == 5
+    with Lab() as lab:
+        switch = lab.switch()
+        first, second = lab.host("first"), lab.host("second")
+        first.attach(switch, "198.18.0.1/24")
+        second.attach(switch, "198.18.0.2/24")
+
+        def shell(line: str, host: Host) -> tuple[list[str], dict[str, str]]:
+            """The line as a shell on that machine would take it; both have the file that is copied."""
+            for word, known in (("supernode.example.org", first.addr), ("PEER", "first")):
+                line = line.replace(word, known)
+            line = line.removesuffix("&").replace("n2n", f"exec {sys.executable} -m n2n", 1)
+            folders = {"N2N_RUN_DIR": "run", "HOME": "home", "STATE_DIRECTORY": "state"}
+            env = {name: str(host.folder / folder) for name, folder in folders.items()}
+            return ["sh", "-c", f"cd {tmp_path}; {line}"], env | {"N2N_EDGE_ID": host.name, "NO_COLOR": "1"}
+
+        def typed(line: str, host: Host) -> subprocess.CompletedProcess[str]:
+            command, env = shell(line, host)
+            return host.run(*command, check=False, env=env)
+
+        for line in lines:
+            if line.endswith("&"):
+                for host in (first, second) if "edge up" in line else (first,):
+                    command, env = shell(line, host)
+                    host.spawn(*command, log=line.split()[1], env=env)
+            elif line == "n2n peers":
+                wait_until("they see each other", lambda: "first  " in typed("n2n peers", second).stdout, PATIENCE)
+            else:
+                done = typed(line, second)
+                assert done.returncode == 0, done.stderr
+        assert "tunnel  4 of 4 answered" in done.stdout
 
 
 # ---- firewall rules -----------------------------------------------------------------------------

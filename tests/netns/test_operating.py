@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from n2n.lab.namespaces import wait_until
 from n2n.lab.nodes import EdgeNode
+from n2n.lab.topology import Lab
 from n2n.lab.traffic import ping
 
 from .networks import PATIENCE, Network, network
@@ -61,8 +63,48 @@ def test_names_come_and_go_with_the_edge(net: Network, hosts: Path, edges: tuple
     wait_until("the names are gone", lambda: hosts.read_text() == "127.0.0.1 localhost\n", PATIENCE)
     a.start()
     wait_until("the name is back", lambda: name in hosts.read_text(), PATIENCE)
-    assert a.stop() == 0
+    assert a.process is not None
+    assert n2n("a", net, "edge", "down").stdout == f"edge {a.tap} is down\n"
+    assert a.process.wait(PATIENCE) == 0
     assert hosts.read_text() == "127.0.0.1 localhost\n"
+    assert a.tap not in a.host.interfaces()
+    assert n2n("a", net, "edge", "down", check=False).returncode == 3
+
+
+def test_commands_of_n2n_go_do_what_they_are_for(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name
+    (tmp_path / "edge.yaml").write_text("community: go\nsupernode_addr: 198.18.0.1:7777\nencryption_passphrase: s3\n")
+    (tmp_path / "edge.yaml").chmod(0o600)
+    flags = "-community go -tap go0 -supernode 198.18.0.1:7777 -heartbeat 1s -encryption-passphrase s3"
+    lines = {
+        "sn": "n2n-supernode -listen :7777 -subnet 10.131.0.0 -subnetcidr 25 -debug",
+        "a": f"n2n-edge -id a {flags} -port 4711 -udpbuffersize 65536 -api-listen 127.0.0.1:7900",
+        "b": f"n2n-edge -config {tmp_path / 'edge.yaml'} -id b -enableFuze=false",
+    }
+    with Lab() as lab:
+        switch = lab.switch()
+        for number, name in enumerate(lines, start=1):
+            lab.host(name).attach(switch, f"198.18.0.{number}/24")
+
+        def env(name: str) -> dict[str, str]:
+            folders = {"N2N_RUN_DIR": "run", "HOME": "home", "STATE_DIRECTORY": "state"}
+            return {key: str(lab.hosts[name].folder / folder) for key, folder in folders.items()}
+
+        def ask(*words: str) -> str:
+            return lab.hosts["a"].run(str(program(words[0])), *words[1:], check=False, env=env("a")).stdout
+
+        for name, line in lines.items():
+            words = line.split()
+            lab.hosts[name].spawn(str(program(words[0])), *words[1:], log="daemon", env=env(name))
+        wait_until("a reaches b", lambda: '"path": "direct"' in ask("n2n", "peers", "--json"), PATIENCE)
+        [status] = json.loads(ask("n2n", "status", "--json"))["instances"]
+        assert (status["instance"], status["name"], status["sealed"]) == ("go0", "a", True)
+        assert status["address"].endswith("/25")
+        assert status["local"].endswith(":4711")
+        assert status["web"]["url"] == "http://127.0.0.1:7900/peers"
+        drawn = json.loads(ask("n2n-p2viz", "-format", "json"))
+        assert {member["name"] for member in drawn["members"]} == {"a", "b"}
+        assert "50" in ask("n2n-taptest", "-iterations", "50", "-size", "512")
 
 
 def test_reload_drops_nothing(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
@@ -77,11 +119,47 @@ def test_reload_drops_nothing(net: Network, edges: tuple[EdgeNode, EdgeNode]) ->
     assert a.status()["address"] is not None
 
 
+#: Asks every page some times; prints how long the quickest answer of each took, and the age that /peers.json told last.
+ASK = """
+import json, time, urllib.request
+took = {}
+for path in ("peers", "peers.json", "peers.svg", "peers.dot", "leases.json", "offlines.dot", "metrics"):
+    for _ in range(10):
+        start = time.monotonic()
+        body = urllib.request.urlopen("http://127.0.0.1:7778/" + path, timeout=30).read()
+        took[path] = min(took.get(path, 60), time.monotonic() - start)
+    if path == "peers.json":
+        age = json.loads(body)["age"]
+print(json.dumps([took, age]))
+"""
+
+
+def test_pages_come_at_once_and_tell_their_age_while_the_supernode_hangs(
+    net: Network, edges: tuple[EdgeNode, EdgeNode]
+) -> None:
+    a, _ = edges
+
+    def ask() -> tuple[dict[str, float], float | None]:
+        took, age = json.loads(a.host.run(sys.executable, "-c", ASK).stdout)
+        return took, age
+
+    wait_until("the supernode has told something", lambda: ask()[1] is not None, PATIENCE)
+    assert net.supernode.process is not None
+    net.supernode.process.signal(signal.SIGSTOP)
+    try:
+        wait_until("what it told is older than the time between two questions", lambda: (ask()[1] or 0) > 5, PATIENCE)
+        took, _ = ask()
+        assert {path: seconds for path, seconds in took.items() if seconds >= 0.1} == {}
+    finally:
+        net.supernode.process.signal(signal.SIGCONT)
+
+
 def test_a_kicked_edge_is_gone_and_may_come_back(net: Network, edges: tuple[EdgeNode, EdgeNode]) -> None:
     _, b = edges
     assert b.name in n2n("sn", net, "supernode", "edges").stdout
     since = b.status()["state_since"]
-    assert f"kicked {b.name}" in n2n("sn", net, "supernode", "kick", b.name).stdout
+    kicked = json.loads(n2n("sn", net, "supernode", "kick", b.name, "--json").stdout)
+    assert (kicked["name"], kicked["mac"], kicked["released"]) == (b.name, b.mac, False)
 
     def back() -> bool:
         status = b.status()

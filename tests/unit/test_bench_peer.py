@@ -478,7 +478,6 @@ def test_a_peer_is_known_by_name_and_by_address(wanted: str) -> None:
     ("method", "params", "said"),
     [
         ("bench", {}, "peer is the name"),
-        ("bench", {"peer": "nobody"}, "no member 'nobody'"),
         ("bench", {"peer": "b"}, "several members"),
         ("bench_relay", {"mac": 5, "seconds": 1}, "a mac is needed"),
         ("bench_relay", {"mac": str(MAC), "seconds": True}, "must be a number"),
@@ -489,6 +488,12 @@ def test_a_peer_is_known_by_name_and_by_address(wanted: str) -> None:
 def test_questions_that_make_no_sense_are_refused(method: str, params: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ask(FakeEdge(view(), view(OTHER, "b", "10.0.0.3")), method, **params)
+
+
+def test_a_member_that_is_not_there() -> None:
+    with pytest.raises(N2NError, match="no member 'nobody'") as caught:
+        ask(FakeEdge(view()), "bench", peer="nobody")
+    assert not isinstance(caught.value, ConfigError), "exit code 1, as of why and ping"
 
 
 @pytest.mark.parametrize("settings", [{"seconds": 0.01}, {"seconds": 11}, {"rate": 0}, {"rate": 10_001}])

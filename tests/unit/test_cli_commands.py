@@ -190,6 +190,8 @@ class TestReaders:
         assert capsys.readouterr().out.startswith("n2n ")
         assert main(["version", "--json"]) == 0
         assert list(json.loads(capsys.readouterr().out)) == ["version"]
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out.startswith("n2n ")
 
     def test_which_edge(self, folder: Path, edge: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
         second = FakeDaemon(folder / "tap1.sock", {})
@@ -232,6 +234,26 @@ class TestErrors:
         error = capsys.readouterr().err
         assert error.startswith("n2n: error: ")
         assert error.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("config show king", "edge|supernode: 'king' is not one of 'edge', 'supernode'"),
+            ("p2viz --format png", "--format: 'png' is not one of 'dot', 'svg', 'html', 'json'"),
+            ("edge down --timeout soon", "--timeout: 'soon' "),
+            ("edge down --timeout -1", "--timeout: "),
+            ("logs --last 1000", "--last: "),
+            ("edge nope", "no such command 'nope'"),
+            ("ping", "missing argument 'PEER'"),
+        ],
+    )
+    def test_mistakes_are_worded_as_everywhere(self, words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(words.split()) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"n2n: error: {said}")
+        assert words.split()[-1] in error or words == "ping", "the value is named"
+        assert re.search(r"[^.] \(try: n2n .*--help\)\n$", error)
+        assert not re.search("Invalid|Value error|Input", error)
 
     def test_no_words_show_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([]) == 2

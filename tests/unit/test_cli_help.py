@@ -35,5 +35,21 @@ def test_every_command_explains_itself(path: tuple[str, ...], capsys: pytest.Cap
             assert name in text
 
 
+#: Commands that do something and print a line about it at most, or print one thing that is read as it is.
+ACTIONS = {
+    "edge up", "edge down", "supernode serve", "supernode down", "config init", "key accept", "key forget",
+    "key passphrase", "service install", "service uninstall", "lab down", "lab shell", "completion",
+}  # fmt: skip
+
+
+def test_whatever_there_is_to_read_programs_can_read() -> None:
+    def readable(command: Any) -> bool:
+        names = {name for parameter in command.params for name in parameter.opts}
+        return "--json" in names or "--format" in names  # p2viz: json is one of its formats
+
+    verbs = {" ".join(path): command for path, command in EVERYTHING.items() if not hasattr(command, "commands")}
+    assert {name for name, command in verbs.items() if not readable(command)} == ACTIONS
+
+
 def test_there_are_commands() -> None:
     assert len(EVERYTHING) > 30

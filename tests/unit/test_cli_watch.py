@@ -64,6 +64,17 @@ def test_metrics(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None
     assert 'n2n_dropped_total{reason="short"} 5\n' in capsys.readouterr().out
 
 
+def test_metrics_for_programs(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--json"]) == 0
+    found = {family["name"]: family for family in json.loads(capsys.readouterr().out)["metrics"]}
+    dropped = found["n2n_dropped_total"]
+    assert (dropped["type"], dropped["samples"]) == ("counter", [{"labels": {"reason": "short"}, "value": 5}])
+    assert main(["metrics"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("# TYPE")] == list(found)
+    assert sum(len(family["samples"]) for family in found.values()) == sum(line[0] != "#" for line in lines)
+
+
 def test_history(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "nas", "--since", "2d"]) == 0
     out = capsys.readouterr().out
@@ -95,6 +106,31 @@ def test_top_once(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> Non
     assert "our-community: laptop 10.171.0.1/16" in out
     assert "2 peers" in out
     assert "\x1b" not in out
+
+
+def test_top_for_programs(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once", "--json", "--interval", "0.1"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    peers = json.loads(line)["peers"]
+    assert len(peers) == 2
+    assert set(peers[0]) == {
+        "mac", "name", "virtual_ip", "path", "one_way", "rtt", "since", "sent_rate", "received_rate",
+    }  # fmt: skip
+    env = {**ENV, "N2N_RUN_DIR": str(folder)}
+    command = (sys.executable, "-m", "n2n", "top", "--interval", "0.1", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        looks = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert [len(look["peers"]) for look in looks] == [2, 2, 2]
+
+
+def test_no_such_peer(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["ping", "nobody"], ["why", "nobody"]):
+        assert main(command) == 1, "nothing is wrong with the command, but it fails"
+        said = capsys.readouterr()
+        assert "there is no edge 'nobody' in this community" in said.out + said.err
 
 
 def test_top_refreshes_in_place_and_gives_the_terminal_back(daemon: FakeDaemon, folder: Path) -> None:

@@ -146,6 +146,22 @@ class TestFile:
         finally:
             os.close(fd)
 
+    def test_what_is_no_file_is_refused_at_once(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        for path in (pipe, Path("/dev/zero"), Path("/dev/ptmx")):
+            with pytest.raises(OSError, match="no regular file"):
+                put_lines(path, "tap0", ["10.1.2.3 a.acme.n2n"])
+            with pytest.raises(OSError, match="no regular file"):
+                owners(path)
+        warnings: list[Any] = []
+        keeper = HostsKeeper("tap0", list, lambda *about: warnings.append(about))
+        keeper.use(pipe)
+        assert not keeper._write(["10.1.2.3 a.acme.n2n"])
+        keeper.close()  # which waits for the guardian
+        assert "no regular file" in warnings[0][1]["error"]
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
     def test_a_file_that_is_too_large(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hosts, "_LARGEST", 10)
         with pytest.raises(OSError, match="more than 10 bytes"):

@@ -291,6 +291,8 @@ def test_logs_and_levels(running: tuple[Process, Path], capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "supernode logs from debug on\n"
     with Client(running[1].parent / "supernode.sock") as client:
         assert client.call("log_level") == {"level": "debug"}
+    assert main(["logs", "--set-level", "info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"level": "info"}
     assert main(["logs", "--set-level", "loud"]) == 2
     assert main(["logs", "--level", "loud"]) == 2
     assert main(["supernode", "communities"]) == 0

@@ -19,6 +19,39 @@ expect.set_options(timeout=PATIENCE)
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
+#: What cannot be read of the page as it is shown at first: texts that are small, lie outside of the drawing, or over
+#: each other. Where labels stand like rays around the members, neighbours are a line of text apart at the inner end.
+UNREADABLE = """() => {
+    const faults = [], map = document.getElementById("map").getBoundingClientRect();
+    const texts = [...document.querySelectorAll("#map g.node text")].filter((text) =>
+        text.textContent && getComputedStyle(text).visibility !== "hidden");
+    const seen = texts.map((text) => {
+        const at = text.getScreenCTM(), font = parseFloat(getComputedStyle(text).fontSize);
+        const size = font * Math.hypot(at.a, at.b), box = text.getBoundingClientRect();
+        const turned = !!text.getAttribute("transform"), x = +text.getAttribute("x");
+        const y = +text.getAttribute("y") - 0.35 * font;  // from the line that letters stand on to their middle
+        const middle = { x: at.a * x + at.c * y + at.e, y: at.b * x + at.d * y + at.f };
+        return { what: text.textContent, box, size, turned, ...middle };
+    });
+    for (const { what, box, size } of seen) {
+        if (size < LEAST) faults.push(`${what}: ${size} pixels`);
+        if (box.left < map.left || box.right > map.right || box.top < map.top || box.bottom > map.bottom)
+            faults.push(`${what}: outside`);
+    }
+    seen.forEach((a, index) => seen.slice(index + 1).forEach((b) => {
+        const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
+        const high = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
+        const apart = Math.hypot(a.x - b.x, a.y - b.y);
+        if (a.turned && b.turned ? apart < 0.9 * a.size : !a.turned && !b.turned && wide > 1 && high > 3)
+            faults.push(`${a.what} and ${b.what} lie over each other`);
+    }));
+    for (const text of document.querySelectorAll("#members li *"))
+        if (text.textContent && parseFloat(getComputedStyle(text).fontSize) < 11)
+            faults.push(`${text.textContent}: small`);
+    return faults.slice(0, 20);
+}"""
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with browser() as found:
@@ -57,6 +90,7 @@ def test_it_is_drawn_in_light_and_dark(chromium: Browser, scheme: str, members: 
         expect(own).to_have_count(members - offline - 1)
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", paper))) > 384) == (scheme == "light")
+        assert page.evaluate(UNREADABLE.replace("LEAST", "7" if members > 100 else "11")) == []
         page.wait_for_timeout(900)  # colours fade in
         seen.shot(f"page-{members}-{scheme}")
         assert (seen.errors, seen.foreign) == ([], [])
@@ -82,7 +116,11 @@ def test_a_path_that_changes_is_drawn_anew_without_a_reload(chromium: Browser) -
         expect(more).to_contain_text(peer["endpoint"])
         expect(more).to_contain_text("protocol v5 alone")
         expect(more).to_contain_text("a NAT with a port for each peer")
-        peer |= {"full_duplex": True, "one_way": False, "in_use": "192.0.2.99:9"}
+        peer |= {"full_duplex": True, "one_way": False, "in_use": "192.0.2.99:9", "rtt": 0.0123}
+        peer |= {"reason": "answered", "since": time.time() - 3700, "tx_bytes": 1234, "rx_bytes": 98765}
+        for fact in ("Path.*direct, both ways", "Since1 h, it answered our ping", r"Sent1\.2 kB", r"Received98\.8 kB"):
+            expect(more).to_contain_text(re.compile(fact))
+        expect(page.locator("#members li.chosen .how b")).to_have_text("12 ms")
         expect(more).to_contain_text("192.0.2.99:9")
         expect(link(page, 0, 1)).to_have_class(re.compile("direct"))
         expect(page.locator("#news")).to_contain_text(f"{peer['name']} now direct")
@@ -93,6 +131,23 @@ def test_a_path_that_changes_is_drawn_anew_without_a_reload(chromium: Browser) -
         answers["state"]["offline"] = [gone | {"last_seen": time.time()}]
         expect(page.locator("#map g.node.offline")).to_have_count(1)
         assert place.get_attribute("cx") == before
+        assert (seen.errors, seen.foreign) == ([], [])
+
+
+def test_it_says_how_old_it_is_while_the_supernode_is_silent(chromium: Browser) -> None:
+    answers = answers_of(3, 1)
+    told, answers["state"] = answers["state"], TimeoutError()
+    pages = EdgePages(methods_of(answers))
+    pages._state._refresh = 0.1
+    with served(pages.answer) as (where, _), watched(chromium, f"http://{where}/peers") as seen:
+        fresh = seen.page.locator("#fresh-text")
+        expect(fresh).to_have_text("live · the supernode has not answered yet")
+        answers["state"] = told | {"at": time.time() - 5}
+        expect(fresh).to_have_text(re.compile(r"live · everybody as of \d+ s ago"))
+        answers["state"] = told | {"at": time.time() - 90}
+        expect(fresh).to_have_text(re.compile(r"live · the supernode was last heard 1 min ago"))
+        answers["state"] = TimeoutError()
+        expect(seen.page.locator("#fresh")).to_have_class("stale")
         assert (seen.errors, seen.foreign) == ([], [])
 
 

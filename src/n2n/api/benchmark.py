@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from n2n.api.control import Method
 from n2n.daemon.mtu import Surface
 from n2n.daemon.responder import MAX_RATE, MAX_SECONDS, PORT, thread_usage
-from n2n.errors import ConfigError, NotReady
+from n2n.errors import ConfigError, N2NError, NotReady
 from n2n.proto.edge import PeerView
 from n2n.types import MacAddress
 
@@ -135,7 +135,7 @@ def _find(peers: tuple[PeerView, ...], wanted: str) -> PeerView:
     if len(found) > 1:
         raise ConfigError(f"several members are called {wanted!r}: say which by address ({_addresses(found)})")
     if not found:
-        raise ConfigError(f"there is no member {wanted[:64]!r}: n2n peers shows who is there")
+        raise N2NError(f"there is no member {wanted[:64]!r}: n2n peers shows who is there")
     return found[0]
 
 

@@ -70,8 +70,8 @@ def show_edges(community: str | None, as_json: bool) -> None:
     print_table(headings, rows, "no edge is registered")
 
 
-def kick_edge(edge: str, community: str | None, release: bool) -> None:
-    """Drop the one edge that `edge` names.
+def kick_edge(edge: str, community: str | None, release: bool, as_json: bool) -> None:
+    """Drop the one edge that `edge` names. JSON: {community, name, mac, virtual_ip, released}.
 
     Raises:
         ConfigError: it names several.
@@ -88,6 +88,10 @@ def kick_edge(edge: str, community: str | None, release: bool) -> None:
         done = client.call("kick", community=found.community, mac=found.mac, release=release)
     if not done["kicked"]:
         raise N2NError(f"{edge} has left in the meantime")
+    if as_json:
+        known = {"community": found.community, "name": found.name, "mac": found.mac, "virtual_ip": found.address}
+        print_json(known | {"released": release})
+        return
     done_to = f"released {found.address} of" if release else "kicked"
     print(f"{done_to} {found.name} ({found.mac}) in {found.community}")
 

@@ -36,7 +36,7 @@ def logs(  # noqa: PLR0917  (typer reads them by name)
 
     The JSON lines have the fields time (Unix seconds), level, event, fields, and missed: how many events before this
     one were lost because the reader was slow. With --set-level nothing is followed: the level of what the daemon writes
-    to standard error (the journal) changes, until its next start or reload.
+    to standard error (the journal) changes, until its next start or reload; JSON: {level}.
     """
     from n2n.api.client import choose_daemon, connect
 
@@ -44,7 +44,8 @@ def logs(  # noqa: PLR0917  (typer reads them by name)
     with connect(choose_daemon(instance)) as client:
         if set_level is not None:
             _number(set_level)
-            print(f"{client.path.stem} logs from {client.call('log_level', level=set_level)['level']} on")
+            now = client.call("log_level", level=set_level)
+            print(json.dumps(now) if as_json else f"{client.path.stem} logs from {now['level']} on")
             return
         try:
             _print_events(client, least, last, follow, as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -75,6 +76,8 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def _run(words: list[str]) -> object:
+    if words == ["--version"]:  # what people type at every program
+        words = ["version"]
     daemon = plain(words)
     if daemon is not None:
         daemon()
@@ -124,7 +127,25 @@ def _failed(error: Exception) -> int:
     if callable(format_message):
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", "n2n")
-        sys.stderr.write(f"n2n: error: {format_message()} (try: {path} --help)\n")
+        sys.stderr.write(f"n2n: error: {_reworded(format_message(), error.__cause__)} (try: {path} --help)\n")
         return USAGE
     tell_error(error)
     return code_of(error)
+
+
+def _reworded(message: str, cause: object) -> str:
+    """What typer says of a mistake, in the form that all our messages have: where, with which value, what.
+
+    >>> _reworded("Invalid value for '--output' / '-o': Value error, 'x' is not one of 'a', 'b'", None)
+    "--output / -o: 'x' is not one of 'a', 'b'"
+    >>> _reworded("No such command 'nope'.", None)
+    "no such command 'nope'"
+    """
+    where, colon, what = message.removeprefix("Invalid value for ").partition(": ")
+    if not message.startswith("Invalid value for ") or not colon:
+        return (message[:1].lower() + message[1:]).strip().removesuffix(".")
+    # Newer versions of typer ask pydantic, whose sentences leave the value out.
+    errors = getattr(cause, "errors", None)
+    value = repr(errors()[0].get("input")) if callable(errors) else "it"
+    what = re.sub("^Input (?=should )", f"{value} ", what.removeprefix("Value error, "))
+    return f"{where.replace(chr(39), '')}: {what.strip().removesuffix('.')}"

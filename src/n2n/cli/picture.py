@@ -57,11 +57,16 @@ def p2viz(
 @app.command()
 def metrics(
     instance: Annotated[str | None, typer.Option(metavar="NAME", help="A TAP device, or supernode.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON; its fields are stable.")] = False,
 ) -> None:
-    """Print what a daemon counts and knows, in Prometheus' text format."""
+    """Print what a daemon counts and knows, in Prometheus' text format.
+
+    JSON: {"metrics": [{name, type (counter, gauge), help, samples: [{labels: {}, value}]}]}, of the same names.
+    """
     from n2n.api.client import choose_edge, connect, live_instances
     from n2n.api.instances import SUPERNODE
-    from n2n.web.exposition import exposition
+    from n2n.cli.output import print_json
+    from n2n.web.exposition import exposition, families
 
     name = instance
     if name is None:
@@ -70,7 +75,14 @@ def metrics(
         status: dict[str, Any] = client.call("status")
         counters = client.call("counters")
         peers = client.call("peers") if status.get("role") == "edge" else {}
-    _write(exposition(status, counters, peers), None)
+    if not as_json:
+        _write(exposition(status, counters, peers), None)
+        return
+    found = []
+    for family in families(status, counters, peers):
+        samples = [{"labels": dict(labels), "value": value} for labels, value in family.series]
+        found.append({"name": family.name, "type": family.kind, "help": family.help, "samples": samples})
+    print_json({"metrics": found})
 
 
 def _write(text: str, output: Path | None) -> None:

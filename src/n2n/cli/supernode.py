@@ -123,11 +123,12 @@ def kick(
     edge: Annotated[str, typer.Argument(metavar="EDGE", help="Its name, MAC address or virtual address.")],
     community: Annotated[str | None, typer.Option(metavar="NAME", help="Where, if several have such an edge.")] = None,
     release: Annotated[bool, typer.Option("--release", help="Give its address back as well.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Drop a registered edge, as if it had left. It may come back: to keep it out takes another community's name."""
     from n2n.cli.control import kick_edge
 
-    kick_edge(edge, community, release)
+    kick_edge(edge, community, release, as_json)
 
 
 @app.command()

@@ -24,6 +24,7 @@ _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 _COLOURS: Final = {"direct": "\x1b[32m", "one way": "\x1b[33m", "relay": "\x1b[90m"}
 _PLAIN: Final = "\x1b[0m"
 _WIDTHS: Final = (22, 15, 8, 9, 12, 12, 9)
+_TOLD: Final = ("mac", "name", "virtual_ip", "path", "one_way", "rtt", "since")
 _HEADINGS: Final = ("NAME", "ADDRESS", "PATH", "RTT", "SENT/S", "RECEIVED/S", "FOR")
 
 
@@ -32,14 +33,22 @@ def top(
     instance: Annotated[str | None, typer.Option(metavar="NAME", help="Which edge, by its TAP device.")] = None,
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks.", min=0.1)] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print one picture, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and look.")] = False,
 ) -> None:
-    """Show paths, round-trip times and traffic of all peers as they change, the busiest first; Ctrl-C ends it."""
+    """Show paths, round-trip times and traffic of all peers as they change, the busiest first; Ctrl-C ends it.
+
+    Where the output is no terminal it is one picture, as with --once. A JSON line: {at, peers: [{mac, name, virtual_ip,
+    path (direct, relay), one_way, rtt, sent_rate, received_rate (bytes per second), since}]}, until Ctrl-C.
+    """
     import os
     import shutil
 
     from n2n.api.client import choose_edge, connect
 
     name = choose_edge(instance)
+    if as_json:
+        _print_lines(name, interval, once)
+        return
     live = sys.stdout.isatty() and not once
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     before: Mapping[str, Any] = {}
@@ -83,11 +92,8 @@ def screen(
         colour: with colours.
         columns: characters of a line at most.
     """
-    entries = [entry for entry in peers.get("peers", []) if isinstance(entry, Mapping)]
-    former = {entry.get("mac"): entry for entry in before.get("peers", []) if isinstance(entry, Mapping)}
-    passed = float(peers.get("at") or 0) - float(before.get("at") or 0) if before else 0.0
-    rated = [(_rates(entry, former.get(entry.get("mac")), passed), entry) for entry in entries]
-    rated.sort(key=lambda pair: (-sum(pair[0]), str(pair[1].get("name"))))
+    rated = _rated(peers, before)
+    entries = [entry for _, entry in rated]
     direct = sum(entry.get("path") == "direct" for entry in entries)
     lines = [
         f"{_clean(status.get('community'))}: {_clean(status.get('name'))} {_clean(status.get('address') or '-')}"
@@ -103,6 +109,36 @@ def screen(
     if len(rated) > room:
         lines.append(f"and {len(rated) - max(room - 1, 0)} more"[:columns])
     return lines[:rows]
+
+
+def _print_lines(name: str, interval: float, once: bool) -> None:
+    """Print what the screen would show, for programs."""
+    import json
+
+    from n2n.api.client import connect
+
+    with connect(name) as client:
+        before = client.call("peers")
+        while True:
+            time.sleep(min(interval, 1.0) if once else interval)
+            peers = client.call("peers")
+            told = [
+                {key: entry.get(key) for key in _TOLD} | {"sent_rate": sent, "received_rate": received}
+                for (sent, received), entry in _rated(peers, before)
+            ]
+            print(json.dumps({"at": peers.get("at"), "peers": told}), flush=True)
+            if once:
+                return
+            before = peers
+
+
+def _rated(peers: Mapping[str, Any], before: Mapping[str, Any]) -> list[tuple[tuple[float, float], Mapping[str, Any]]]:
+    """Peers with their rates since `before`, the busiest first."""
+    entries = [entry for entry in peers.get("peers", []) if isinstance(entry, Mapping)]
+    former = {entry.get("mac"): entry for entry in before.get("peers", []) if isinstance(entry, Mapping)}
+    passed = float(peers.get("at") or 0) - float(before.get("at") or 0) if before else 0.0
+    rated = [(_rates(entry, former.get(entry.get("mac")), passed), entry) for entry in entries]
+    return sorted(rated, key=lambda pair: (-sum(pair[0]), str(pair[1].get("name"))))
 
 
 def _rates(entry: Mapping[str, Any], former: Mapping[str, Any] | None, passed: float) -> tuple[float, float]:

@@ -67,7 +67,7 @@ def ping(
     with connect(name) as client:
         found = _only(client.call("peers")["peers"], peer)
         if found is None:
-            raise ConfigError(f"there is no peer {peer!r}: see n2n peers")
+            raise N2NError(f"there is no edge {peer!r} in this community: see n2n peers")
         rounds: list[dict[str, float | None]] = []
         with Echo() as echo:
             for number in range(count):

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -60,7 +61,7 @@ def put_lines(path: Path, owner: str, lines: Iterable[str]) -> bool:
         False if they were there already.
 
     Raises:
-        OSError: the file cannot be read or written, or is too large to be a list of hosts.
+        OSError: the file cannot be read or written, is no regular file, or is too large to be a list of hosts.
     """
     path = Path(os.path.realpath(path))
     with _locked(path.parent):
@@ -119,8 +120,17 @@ def _lock(fd: int) -> bool:
     return True
 
 
+def _open(path: Path, flags: int) -> int:
+    """A descriptor of a regular file: neither opening a pipe or a device nor reading it may make anybody wait."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError("it is no regular file: is it a list of hosts?")
+
+
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise OSError(f"it has more than {_LARGEST} bytes: is it a list of hosts?")
@@ -132,12 +142,11 @@ def _write(path: Path, content: bytes) -> None:
     try:
         _replace(path, content)
     except OSError:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        with os.fdopen(fd, "wb") as file:
+        with os.fdopen(_open(path, os.O_WRONLY), "wb") as file:
             file.write(content)
             file.truncate()
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
 
 
 def _replace(path: Path, content: bytes) -> None:

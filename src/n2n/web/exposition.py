@@ -1,4 +1,4 @@
-"""What a daemon counts and knows, in Prometheus' text format 0.0.4.
+"""What a daemon counts and knows: families of metrics, and their text in Prometheus' format 0.0.4.
 
 Every counter of `counters` is told by its name, in a family for each of its rooms; bytes and states have families of
 their own.  The number of series is bounded: peers beyond the limit are counted, not told.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from n2n.web.text import metric_label
 
-__all__ = ["CONTENT_TYPE", "MAX_PEERS", "exposition"]
+__all__ = ["CONTENT_TYPE", "MAX_PEERS", "Family", "exposition", "families"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: Peers of which each has series of its own.
@@ -33,7 +33,34 @@ _OTHER: Final = ("n2n_other_total", "event", "Other events.")
 Series = tuple[Mapping[str, str], float]
 
 
+class Family(NamedTuple):
+    """Metrics of one name.
+
+    Args:
+        name: of all of them.
+        kind: "gauge" or "counter".
+        help: for people.
+        series: labels and value of each.
+    """
+
+    name: str
+    kind: str
+    help: str
+    series: tuple[Series, ...]
+
+
 def exposition(status: Mapping[str, Any], counters: Mapping[str, int], peers: Mapping[str, Any]) -> str:
+    """The metrics of a daemon as text; arguments as of `families`."""
+    lines = []
+    for family in families(status, counters, peers):
+        lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
+        for labels, value in family.series:
+            inside = ",".join(f"{key}={metric_label(text)}" for key, text in labels.items())
+            lines.append(f"{family.name}{{{inside}}} {_number(value)}" if inside else f"{family.name} {_number(value)}")
+    return "\n".join([*lines, ""])
+
+
+def families(status: Mapping[str, Any], counters: Mapping[str, int], peers: Mapping[str, Any]) -> list[Family]:
     """The metrics of a daemon.
 
     Args:
@@ -42,68 +69,62 @@ def exposition(status: Mapping[str, Any], counters: Mapping[str, int], peers: Ma
         peers: its answer to `peers`; empty for a supernode.
     """
     about = {"role": _text(status, "role"), "instance": _text(status, "instance"), "version": _text(status, "version")}
-    lines = _family("n2n_build_info", "gauge", "Which daemon this is.", [(about | {"python": _python()}, 1)])
-    lines += _family("n2n_ready", "gauge", "Whether it does what it is for.", [({}, float(bool(status.get("ready"))))])
+    found = [_family("n2n_build_info", "gauge", "Which daemon this is.", [(about | {"python": _python()}, 1)])]
+    found.append(_gauge("n2n_ready", "Whether it does what it is for.", bool(status.get("ready"))))
     started = status.get("started")
     if isinstance(started, int | float):
-        lines += _family("n2n_start_time_seconds", "gauge", "Unix time of its start.", [({}, started)])
-    lines += _features(status.get("data_plane"))
-    lines += _counted(counters)
-    lines += _edge(status, peers) if status.get("role") == "edge" else _supernode(status)
-    return "\n".join([*lines, ""])
+        found.append(_gauge("n2n_start_time_seconds", "Unix time of its start.", started))
+    found += _features(status.get("data_plane"))
+    found += _counted(counters)
+    return found + (_edge(status, peers) if status.get("role") == "edge" else _supernode(status))
 
 
-def _features(used: Any) -> list[str]:
+def _features(used: Any) -> list[Family]:
     """What the data plane uses of kernel and libraries: numbers and switches, and the library that seals."""
     if not isinstance(used, Mapping):
         return []
     numbers = [({"name": str(name)}, float(value)) for name, value in used.items() if isinstance(value, bool | int)]
-    lines = _family("n2n_feature", "gauge", "What the data plane uses: 1 on, 0 off, or how many.", numbers)
+    found = [_family("n2n_feature", "gauge", "What the data plane uses: 1 on, 0 off, or how many.", numbers)]
     cipher = used.get("cipher")
     if isinstance(cipher, str):
-        lines += _family("n2n_cipher_info", "gauge", "The library that seals frames.", [({"library": cipher}, 1)])
-    return lines
+        found.append(_family("n2n_cipher_info", "gauge", "The library that seals frames.", [({"library": cipher}, 1)]))
+    return found
 
 
-def _counted(counters: Mapping[str, int]) -> list[str]:
-    families: dict[tuple[str, str, str], list[Series]] = {}
+def _counted(counters: Mapping[str, int]) -> list[Family]:
+    rooms: dict[tuple[str, str, str], list[Series]] = {}
     for name, value in sorted(counters.items()):
         prefix, family, label, help_ = next((entry for entry in _FAMILIES if name.startswith(entry[0])), ("", *_OTHER))
         rest = name.removeprefix(prefix)
         if prefix == "plane_" and rest.endswith("_bytes"):
             (family, label, help_), rest = _BYTES, rest.removesuffix("_bytes")
-        families.setdefault((family, label, help_), []).append(({label: rest}, value))
+        rooms.setdefault((family, label, help_), []).append(({label: rest}, value))
     return [
-        line
-        for (family, _, help_), series in families.items()
-        for line in _family(family, "counter" if family.endswith("_total") else "gauge", help_, series)
+        _family(family, "counter" if family.endswith("_total") else "gauge", help_, series)
+        for (family, _, help_), series in rooms.items()
     ]
 
 
-def _edge(status: Mapping[str, Any], peers: Mapping[str, Any]) -> list[str]:
+def _edge(status: Mapping[str, Any], peers: Mapping[str, Any]) -> list[Family]:
     entries = [entry for entry in peers.get("peers") or [] if isinstance(entry, Mapping)]
     told = sorted(entries, key=lambda entry: _text(entry, "mac"))[:MAX_PEERS]
     direct = sum(entry.get("path") == "direct" for entry in entries)
-    lines = _family(
-        "n2n_peers",
-        "gauge",
-        "Other edges, by the way that frames to them take.",
-        [({"path": "direct"}, direct), ({"path": "relay"}, len(entries) - direct)],
-    )
-    lines += _family(
-        "n2n_registered", "gauge", "Registered at its supernode.", [({}, status.get("state") == "registered")]
-    )
-    lines += _family("n2n_peers_left_out", "gauge", "Peers without series.", [({}, len(entries) - len(told))])
+    ways = [({"path": "direct"}, direct), ({"path": "relay"}, len(entries) - direct)]
     info = [({name: _text(entry, key) for name, key in _INFO}, 1.0) for entry in told]
-    lines += _family("n2n_peer_info", "gauge", "Who a peer is.", info)
     paths = [({"mac": _text(entry, "mac")}, float(entry.get("path") == "direct")) for entry in told]
-    lines += _family("n2n_peer_direct", "gauge", "1: frames to it go straight there; 0: by the supernode.", paths)
-    for family, kind, key, help_ in _PEER:
+    found = [
+        _family("n2n_peers", "gauge", "Other edges, by the way that frames to them take.", ways),
+        _gauge("n2n_registered", "Registered at its supernode.", status.get("state") == "registered"),
+        _gauge("n2n_peers_left_out", "Peers without series.", len(entries) - len(told)),
+        _family("n2n_peer_info", "gauge", "Who a peer is.", info),
+        _family("n2n_peer_direct", "gauge", "1: frames to it go straight there; 0: by the supernode.", paths),
+    ]
+    for name, kind, key, help_ in _PEER:
         series = [
             ({"mac": _text(entry, "mac")}, entry[key]) for entry in told if isinstance(entry.get(key), int | float)
         ]
-        lines += _family(family, kind, help_, series)
-    return lines
+        found.append(_family(name, kind, help_, series))
+    return found
 
 
 _INFO: Final = (("mac", "mac"), ("name", "name"), ("address", "virtual_ip"))
@@ -115,25 +136,26 @@ _PEER: Final = (
 )
 
 
-def _supernode(status: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _supernode(status: Mapping[str, Any]) -> list[Family]:
+    found = []
     for key, help_ in (("edges", "Registered edges."), ("leases", "Addresses given out.")):
         value = status.get(key)
         if isinstance(value, int):
-            lines += _family(f"n2n_supernode_{key}", "gauge", help_, [({}, value)])
+            found.append(_gauge(f"n2n_supernode_{key}", help_, value))
     communities = status.get("communities")
     if isinstance(communities, list):
         # Not one series each: whoever registers names a community.
-        lines += _family("n2n_supernode_communities", "gauge", "Communities that it knows.", [({}, len(communities))])
-    return lines
+        found.append(_gauge("n2n_supernode_communities", "Communities that it knows.", len(communities)))
+    return found
 
 
-def _family(name: str, kind: str, help_: str, series: Iterable[Series]) -> list[str]:
-    lines = [f"# HELP {name} {help_}", f"# TYPE {name} {kind}"]
-    for labels, value in series:
-        inside = ",".join(f"{key}={metric_label(text)}" for key, text in labels.items())
-        lines.append(f"{name}{{{inside}}} {_number(value)}" if inside else f"{name} {_number(value)}")
-    return lines
+def _family(name: str, kind: str, help_: str, series: Iterable[Series]) -> Family:
+    return Family(name, kind, help_, tuple(series))
+
+
+def _gauge(name: str, help_: str, value: float) -> Family:
+    """One value without labels."""
+    return _family(name, "gauge", help_, [({}, float(value))])
 
 
 def _number(value: float) -> str:

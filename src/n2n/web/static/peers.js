@@ -81,6 +81,7 @@ function freshness() {
   if (!picture) [mood, text] = ["waiting", "connecting"];
   else if (silent > 4) [mood, text] = ["stale", `the edge has not answered for ${ago(silent)}`];
   else if (!picture.edge.ready) [mood, text] = ["stale", `not ready: ${picture.edge.state}`];
+  else if (picture.age === null && picture.problem) [mood, text] = ["stale", "live · the supernode has not answered yet"];
   else if (picture.age === null) text = "live";
   else if (picture.problem || picture.age > 30) [mood, text] = ["stale", `live · the supernode was last heard ${ago(picture.age + silent)} ago`];
   else text = `live · everybody as of ${since(picture.age + silent)}`;
