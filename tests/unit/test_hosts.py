@@ -198,6 +198,20 @@ class TestKeeper:
         assert other.read_bytes() == b""
         assert warnings == []
 
+    def test_what_another_left_goes_at_the_start_also_where_nobody_is_known(self, tmp_path: Path) -> None:
+        path = tmp_path / "hosts"
+        path.write_bytes(OTHERS)
+        put_lines(path, "tap0", ["10.1.2.3 a.acme.n2n"])  # and then there was no current
+
+        async def main() -> None:
+            keeper = HostsKeeper("tap0", list, lambda *about: pytest.fail(str(about)))
+            task = asyncio.create_task(keeper.run(path))
+            await until(lambda: path.read_bytes() == OTHERS)
+            task.cancel()
+            keeper.close()
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
     def test_without_a_guardian_nothing_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "hosts").write_bytes(OTHERS)
         monkeypatch.setattr(module.sys, "executable", "/bin/false")
@@ -224,7 +238,7 @@ class TestKeeper:
         keeper.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_crash_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "hosts"
     path.write_bytes(OTHERS)
@@ -237,7 +251,8 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -
     assert daemon.stdout is not None
     guardian = int(daemon.stdout.readline().split()[1])
     assert b"a.acme.n2n" in path.read_bytes()
-    os.kill(guardian, signal.SIGTERM)  # systemd ends what a dead daemon left in its group: that must not be in the way
+    # systemd ends what a dead daemon left in its group: that must not be in the way.
+    os.kill(guardian, signal.SIGABRT if number == signal.SIGABRT else signal.SIGTERM)
     daemon.send_signal(number)
     daemon.wait(20)
     daemon.stdout.close()

@@ -94,7 +94,7 @@ class HostsKeeper:
         self._names = names
         self._warn = warn
         self._path: Path | None = None
-        self._written: list[str] = []
+        self._written: list[str] | None = None  # not yet: what another left goes even where no name is known
         self._guardian: subprocess.Popen[bytes] | None = None
         self._busy = threading.Lock()  # a thread that writes is not stopped by the end of the task that waits for it
 
@@ -110,7 +110,7 @@ class HostsKeeper:
         self.use(path)
         while True:
             lines = [f"{n.member.address} {n.hostname}" for n in self._names() if n.hostname is not None]
-            written = lines == self._written or await asyncio.to_thread(self._write, lines)
+            written = self._path is None or lines == self._written or await asyncio.to_thread(self._write, lines)
             await asyncio.sleep(_PERIOD if written else _RETRY)
 
     def _write(self, lines: list[str]) -> bool:
@@ -133,7 +133,7 @@ class HostsKeeper:
         self.use(None)
 
     def _leave(self) -> None:
-        path, self._written = self._path, []
+        path, self._written = self._path, None
         if path is not None and self._guardian is not None:
             try:
                 hosts.put_lines(path, self._owner, ())

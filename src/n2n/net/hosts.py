@@ -168,7 +168,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _guard(path: str, owner: str) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    # systemd ends what a daemon left in its group, by SIGABRT where the watchdog bit: that must not be in the way.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGABRT):
         signal.signal(number, signal.SIG_IGN)
     os.write(1, b".")  # on guard
     while os.read(0, 4096):
