@@ -503,8 +503,12 @@ def test_what_is_asked_for_is_bounded(settings: dict[str, float]) -> None:
 
 
 def test_the_two_kinds_of_measurement_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "b", "--iterations", "5"]) == 2
-    assert "--seconds, --rate, --instance and --json only" in capsys.readouterr().err
+    for words in (["--iterations", "5"], ["--rounds", "5"], ["--community", "c"], ["--allcomponents"]):
+        assert main(["bench", "b", *words]) == 2
+        assert f"--seconds, --rate, --instance and --json only, not {words[0]}" in capsys.readouterr().err
+    for words in (["--seconds", "3"], ["--rate", "5"], ["--instance", "tap0"]):
+        assert main(["bench", "--component", "udp", *words]) == 2
+        assert f"{words[0]} goes with the name or address of a member" in capsys.readouterr().err
 
 
 def test_without_an_edge_there_is_nothing_to_measure(

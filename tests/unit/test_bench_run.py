@@ -170,3 +170,17 @@ def test_a_supernode_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr("n2n.bench.through._PATIENCE", 0.3)
     with pytest.raises(NotReady, match=r"127\.0\.0\.1:9"):
         run(Options(components=("path",), iterations=10, supernode="127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"supernode": "foo"}, "supernode_addr: 'foo' does not end in a port"),
+        ({"supernode": "http://a:1"}, "without http"),
+        ({"community": ""}, "a community's name has 1 to 1024 bytes"),
+        ({"community": "c" * 1020}, "a community's name has 1 to 1024 bytes"),
+    ],
+)
+def test_where_the_edges_meet_is_looked_at_also_if_none_are_started(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Options(components=("udp",), **settings)

@@ -195,6 +195,19 @@ def churn_sockets(edge: Plane, known: dict[bytes, int], mac: bytes, far: Wire) -
         edge.drop_socket(number)
 
 
+def churn_loads(edge: EdgePlane, other: EdgePlane, turn: int) -> None:
+    """Measure from one to the other, in a window of its own, which another turn may have closed already."""
+    token = turn.to_bytes(8, "big")
+    other.plane.load_open(ME, token, 1, 1 << 20)
+    for kind in (1, 2):
+        datagram = pack_protov(8, 77, ME, B) + b"n2n load" + bytes([kind]) + token + bytes(40)
+        edge.plane.load_open(B, token, 1, 1 << 20)
+        assert edge.plane.load_send(datagram, IP, other.port, 0, first=0, count=3, rate=1e6, seconds=0.5)[0] == 3
+        other.plane.load_look()
+        edge.plane.load_arrivals()
+    (edge if turn % 2 else other).plane.load_close()
+
+
 def test_an_edge_under_traffic_and_commands_from_everywhere() -> None:
     key = bytes(range(32))
     edge, peer, other = EdgePlane(ME, key=key, max_peers=16), Wire(), EdgePlane(B, key=key)
@@ -214,6 +227,8 @@ def test_an_edge_under_traffic_and_commands_from_everywhere() -> None:
     crew.until_over(lambda: churn_sockets(edge.plane, known[2], bytes([2, 0, 0, 0, 3, 0]), far))
     crew.until_over(lambda: churn_sockets(edge.plane, known[2], bytes([2, 0, 0, 0, 3, 1]), far))
     crew.until_over(lambda: sequence.append(edge.plane.next_sequence()))
+    for _ in range(2):
+        crew.until_over(lambda: churn_loads(edge, other, next(turns)))
     crew.until_over(lambda: edge.plane.send(b"from Python", IP, peer.port))
     head = B + ME + b"\x08\x00"
     back = ME + B + b"\x08\x00"
@@ -233,7 +248,8 @@ def test_an_edge_under_traffic_and_commands_from_everywhere() -> None:
     figures = edge.plane.peer_counters(B)
     assert figures is not None
     assert (figures["tx_frames"], figures["rx_frames"]) == (PACKETS, PACKETS)
-    assert set(edge.dropped()) <= {"drop_foreign"}
+    assert set(edge.dropped()) <= {"drop_foreign", "drop_load"}
+    assert other.plane.counters()["load_rx"] > 0
     assert B in told
     flooded = [int.from_bytes(data[4:6], "big") for wire in supernodes for data in wire.take()]
     assert len(flooded) == 50

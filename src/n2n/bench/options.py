@@ -38,7 +38,8 @@ class Options:
             the lowest and highest median of the rounds are the spread.
         supernode: ``host:port`` of a supernode: the complete path then goes through it, between two edges of this
             process that need no rights, and not through private namespaces.
-        community: in which these edges meet.
+        community: in which the edges of the complete path meet, those that seal in one of that name with "-sealed"
+            behind it.
 
     Raises:
         ConfigError: a value is impossible.
@@ -70,6 +71,15 @@ class Options:
                 raise ConfigError(f"packet size {size} is not between {SMALLEST} and {LARGEST} bytes")
         if not 1 <= self.rounds <= MAX_ROUNDS:
             raise ConfigError(f"{self.rounds} rounds are not between 1 and {MAX_ROUNDS}")
+        self._check_where()
+
+    def _check_where(self) -> None:
+        """Supernode and community are what an edge would take, also where they are not needed."""
+        from n2n.config import EdgeConfig
+
+        EdgeConfig(
+            community=f"{self.community}-sealed" if self.community else "", supernode_addr=self.supernode or "sn:7777"
+        )
 
     def wanted(self) -> tuple[str, ...]:
         """The components to measure, in their order.

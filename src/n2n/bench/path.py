@@ -30,13 +30,14 @@ _TIMEOUT: Final = 300
 
 
 @contextlib.contextmanager
-def path(sizes: Sequence[int], tell: Callable[[str], None]) -> Iterator[Iterator[list[Trial]]]:
+def path(sizes: Sequence[int], tell: Callable[[str], None], community: str) -> Iterator[Iterator[list[Trial]]]:
     """The trials, in two groups: what the supernode relays, and what goes directly.
 
     A group's trials are for use before the next group is asked for.
 
     Args:
         tell: told what is waited for.
+        community: in which the edges meet; those that seal in one of that name with "-sealed" behind it.
 
     Raises:
         PermissionError, PlatformError: there are no rights, or no TAP device; the message says what to do.
@@ -55,7 +56,8 @@ def path(sizes: Sequence[int], tell: Callable[[str], None]) -> Iterator[Iterator
 
         def edge(host: str, kind: str) -> EdgeNode:
             passphrase = "benchmark of nothing that is secret" if kind == "sealed" else None
-            more = {"community": f"bench-{kind}", "tap": f"n2n_{kind}", "passphrase": passphrase, "tap_mtu": mtu}
+            name = f"{community}-sealed" if kind == "sealed" else community
+            more = {"community": name, "tap": f"n2n_{kind}", "passphrase": passphrase, "tap_mtu": mtu}
             return EdgeNode(lab.hosts[host], supernode, name=f"{host}-{kind}", **more)  # type: ignore[arg-type]
 
         pairs = {kind: (edge("a", kind), edge("b", kind)) for kind in ("plain", "sealed")}

@@ -111,7 +111,7 @@ def _trials(name: str, options: Options, tell: Callable[[str], None]) -> Iterato
         with through.through(options.supernode, options.community, sizes, tell) as groups:
             yield groups
     elif name == "path":
-        with path.path(sizes, tell) as groups:
+        with path.path(sizes, tell, options.community) as groups:
             yield groups
     else:
         one = {"protocol": local.protocol, "udp": local.udp, "tap": tapdev.tap}[name]

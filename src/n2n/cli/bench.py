@@ -24,12 +24,14 @@ __all__ = ["Progress", "app", "run_bench", "run_taptest"]
 app = typer.Typer()
 
 _ALL: Final = "all"
+_WITH_PEER: Final = ("seconds", "rate", "instance")
 #: Seconds between two looks of a terminal at the progress.
 _REFRESH: Final = 0.1
 
 
 @app.command()
 def bench(  # noqa: PLR0917  (typer reads them by name)
+    context: typer.Context,
     peer: Annotated[
         str | None, typer.Argument(metavar="PEER", help="A member: measure the way there instead of this host.")
     ] = None,
@@ -53,7 +55,9 @@ def bench(  # noqa: PLR0917  (typer reads them by name)
     supernode: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Complete path through this one; needs no rights.")
     ] = None,
-    community: Annotated[str, typer.Option(metavar="NAME", help="In which the edges meet there.")] = "n2n-bench",
+    community: Annotated[
+        str, typer.Option(metavar="NAME", help="In which the edges of the complete path meet.")
+    ] = "n2n-bench",
     strict: Annotated[bool, typer.Option("--strict", help="Fail where something had to be left out.")] = False,
     seconds: Annotated[float, typer.Option(metavar="S", help="With PEER: of each part, 0.1 to 10.")] = 3.0,
     rate: Annotated[float, typer.Option(metavar="MBIT", help="With PEER: most Mbit/s, 1 to 10000.")] = 1000.0,
@@ -68,12 +72,10 @@ def bench(  # noqa: PLR0917  (typer reads them by name)
     With the name or address of a member: measure the way from the edge that runs here to that member's, direct and
     relayed. Its edge must have agreed (allow_bench: true). --seconds, --rate, --instance and --json go with it.
     """
+    _check_kind(context, peer)
     if peer is not None:
         from n2n.cli.benchpeer import run_bench_peer
 
-        others = (component, iterations, packet_size, output, compare, plot, supernode)
-        if allcomponents or strict or any(other is not None for other in others):
-            raise ConfigError(f"n2n bench {peer} takes --seconds, --rate, --instance and --json only")
         run_bench_peer(peer, instance=instance, seconds=seconds, rate=rate, as_json=as_json)
         return
     from n2n.bench import Options
@@ -183,6 +185,22 @@ def run_taptest(iterations: int = 5000, size: int = 1024, *, name: str = "n2n_be
             ("rate", f"{_count(found.packets_per_second)} frames/s, one at a time"),
         ]
     )
+
+
+def _check_kind(context: typer.Context, peer: str | None) -> None:
+    """Refuse options of the other kind of measurement: nothing would read them."""
+    given = [name for name in context.params if _was_given(context, name)]
+    if peer is not None and (wrong := [name for name in given if name not in (*_WITH_PEER, "peer", "as_json")]):
+        raise ConfigError(
+            f"n2n bench {peer} takes --seconds, --rate, --instance and --json only, not --{wrong[0].replace('_', '-')}"
+        )
+    if peer is None and (wrong := [name for name in given if name in _WITH_PEER]):
+        raise ConfigError(f"--{wrong[0]} goes with the name or address of a member: n2n bench PEER --{wrong[0]} ...")
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _sizes(words: Iterable[str]) -> tuple[int, ...]:
