@@ -34,6 +34,7 @@ tools() { # programs that are needed to run, whatever was built
         have miniupnpd || packages+=(miniupnpd-nftables) # the program alone: nothing starts by itself
         have chromium || packages+=(chromium fonts-dejavu-core)
         have rsync || packages+=(rsync)
+        have pgrep || packages+=(procps)
         have systemd-analyze || packages+=(systemd)
         have zsh || packages+=(zsh)
         have fish || packages+=(fish)

@@ -20,6 +20,7 @@ PLAIN = [
     ["edge", "up", "--enable-vfuze", "--no-tap-offload", "--threads", "2", "--encryption-passphrase-file", "/x"],
     ["edge", "up", "--community=", "--community", "b"],
     ["edge", "up", "-v", "--config", "edge.yaml"],
+    ["edge", "up", "--encryption-passphrase-file", "-", "--community", "acme"],
     ["supernode", "serve", "--verbose", "--log-level", "warning"],
     ["supernode", "serve"],
     ["supernode", "serve", "--listen-address", ":7777", "--debug", "--no-udp-gro", "--state-dir="],

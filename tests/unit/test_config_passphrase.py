@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -60,6 +64,48 @@ def test_files_that_hold_none(edge, file, content, says):
 
 def test_a_file_that_is_not_there(edge):
     assert "cannot be read: no such file" in refusal(edge, "encryption_passphrase_file: secret\n")
+
+
+SHOW = """
+from n2n.config import load_edge
+given = {"community": "c", "supernode_addr": "h:1", "encryption_passphrase_file": "-"}
+first, again = load_edge(None, {}, given), load_edge(None, {}, given)
+print(first.config == again.config, first.config.encryption_passphrase, first.origins["encryption_passphrase"])
+"""
+SHOWN = "True open sesame asked for (flag --encryption-passphrase-file)"
+
+
+def test_it_is_asked_for_once_where_a_line_of_input_is_given():
+    command = (sys.executable, "-c", SHOW)
+    done = subprocess.run(command, input="open sesame\nmore\n", capture_output=True, text=True, check=True)
+    assert done.stdout == f"{SHOWN}\n"
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert "nothing was typed" in done.stderr
+
+
+def test_at_a_terminal_it_is_asked_for_and_not_shown():
+    ours, theirs = pty.openpty()
+    command = (sys.executable, "-c", SHOW)
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        seen = b""
+        while b"passphrase of the community: " not in seen:
+            seen += os.read(ours, 4096)
+        os.write(ours, b"open sesame\n")
+        try:
+            while piece := os.read(ours, 4096):
+                seen += piece
+        except OSError:
+            pass  # how a terminal says that nobody is at its other end
+        assert process.wait(60) == 0, seen
+    os.close(ours)
+    assert seen.count(b"open sesame") == 1, "what the program prints, and no echo"
+    assert SHOWN.encode() in seen
+
+
+def test_in_a_file_it_is_the_name_of_a_file(edge, file):
+    file("open sesame\n", "-")
+    assert edge("encryption_passphrase_file: '-'\n").config.encryption_passphrase == "open sesame"
 
 
 def test_the_stronger_source_counts(edge, file):

@@ -43,7 +43,7 @@ def up(  # noqa: PLR0917  (typer reads them by name)
         str | None, typer.Option(metavar="TEXT", help="Seals frames; others can see it here: better in a file.")
     ] = None,
     encryption_passphrase_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Holds the passphrase.")
+        str | None, typer.Option(metavar="FILE", help="Holds the passphrase; - asks for it.")
     ] = None,
     compress_payload: Annotated[
         bool | None, typer.Option("--compress-payload/--no-compress-payload", help="zstd; all edges alike [off].")

@@ -95,7 +95,7 @@ def read_flags(role: str, words: Sequence[str]) -> dict[str, Any] | None:
             flags[name[3:]] = False
         elif name in texts and equals:
             flags[name] = value
-        elif name in texts and rest and not rest[0].startswith("-"):
+        elif name in texts and rest and (rest[0] == "-" or not rest[0].startswith("-")):
             flags[name] = rest.pop(0)
         else:
             return None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -37,6 +39,8 @@ DEFAULT: Final = "default"
 #: The key of an edge that names a file with the passphrase; it becomes `encryption_passphrase`.
 PASSPHRASE_FILE: Final = "encryption_passphrase_file"  # noqa: S105
 _PASSPHRASE: Final = "encryption_passphrase"  # noqa: S105
+#: In place of that file, as a flag or in the environment (in a file it is a file's name): the passphrase is asked for.
+_ASK: Final = Path("-")
 _TOKEN: Final = "api_token"  # noqa: S105
 _LONGEST_PASSPHRASE: Final = 4096
 
@@ -258,8 +262,9 @@ def _settle_passphrase(found: _Collection[EdgeConfig], file: YamlFile | None) ->
         found.failed.add(_PASSPHRASE)
         found.problems.append(f"{written.origin} and {by_file.origin}: both give the passphrase; leave one out")
         return
+    asks = by_file.value == _ASK
     try:
-        text, mode = _passphrase_in(by_file.value)
+        text, mode = (_asked_passphrase(), 0) if asks else _passphrase_in(by_file.value)
     except OSError as error:
         cause = os.strerror(error.errno).lower() if error.errno else str(error)
         found.problems.append(f"{by_file.origin}: {PASSPHRASE_FILE} {by_file.value} cannot be read: {cause}")
@@ -269,7 +274,29 @@ def _settle_passphrase(found: _Collection[EdgeConfig], file: YamlFile | None) ->
         return
     if mode & 0o044:
         found.warnings.append(f"others can read the passphrase in {by_file.value}: chmod 600 {by_file.value}")
-    found.given[_PASSPHRASE] = _Given(text, f"file {by_file.value} ({by_file.origin})", by_file.rank)
+    origin = f"asked for ({by_file.origin})" if asks else f"file {by_file.value} ({by_file.origin})"
+    found.given[_PASSPHRASE] = _Given(text, origin, by_file.rank)
+
+
+@cache
+def _asked_passphrase() -> str:
+    """What is typed at the terminal, or the first line of standard input where that is none; asked for once, so that a
+    reload asks nobody.
+
+    Raises:
+        ValueError: nothing is typed, or there is no text.
+    """
+    if sys.stdin is None:
+        raise ValueError("(which asks for it): there is nobody to ask")
+    if sys.stdin.isatty():
+        import getpass
+
+        text = getpass.getpass("passphrase of the community: ")
+    else:
+        text = sys.stdin.readline(_LONGEST_PASSPHRASE).removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError("(which asks for it): nothing was typed")
+    return text
 
 
 def _passphrase_in(path: Path) -> tuple[str, int]:
