@@ -147,6 +147,8 @@ class Network:
         """Source and destination between which nothing passes, though it does the other way round."""
         self.cut_local = False
         """Hosts behind one NAT do not reach each other by their own addresses."""
+        self.lose: Callable[[bytes, Endpoint, Endpoint], bool] = lambda datagram, source, to: False
+        """Whether what is sent (as `tap` has it) gets lost."""
         self.tap: list[Callable[[bytes, Endpoint, Endpoint], None]] = []
         """Called with everything that is sent: datagram, source as the receiver sees it, destination."""
         self.sent: Counter[Endpoint] = Counter()
@@ -190,6 +192,8 @@ class Network:
         for tap in self.tap:
             tap(datagram, source, to)
         if frozenset((source.ip, to.ip)) in self.cut or (source.ip, to.ip) in self.one_way:
+            return
+        if self.lose(datagram, source, to):
             return
         link = self.link
         for _ in range(2 if self.random.random() < link.duplicates else 1):

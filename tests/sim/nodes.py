@@ -157,9 +157,9 @@ class Supernode(_Node):
         self.pump()
 
     def stop(self) -> None:
-        """Die at once."""
+        """Die at once, if it lives."""
         self.running = False
-        del self.host.sockets[self.port]
+        self.host.sockets.pop(self.port, None)
         self.host.sockets.pop(self.settings.probe_port, None)
 
     def share(self, other: Supernode) -> None:
@@ -305,9 +305,9 @@ class Edge(_Node):
                 self._open_many(action)
             case KeepKey():
                 self.kept = action
-            case Resolve():
+            case Resolve(again):
                 core = self.core
-                self.resolved += 1
+                self.resolved += not again
                 self.world.clock.after(RESOLUTION, lambda: self._resolve(core))
             case _:
                 self.plane.apply(action)  # type: ignore[arg-type]

@@ -83,9 +83,9 @@ def test_a_dead_supernode_is_noticed_asked_for_seldom_and_found_again() -> None:
     resolved = a.resolved
     world.run_for(HOUR)
     sent = world.count_to(a) - before
-    assert sent["key_request"] <= HOUR / 4 + 20
+    assert sent["key_request"] <= HOUR / 3.6 + 20
     assert sent["heartbeat"] <= 7
-    assert resolved + 10 < a.resolved < resolved + HOUR / 12 + 20, "its name is resolved again and again"
+    assert resolved + 10 < a.resolved < resolved + HOUR / 10.8 + 20, "its name is resolved again and again"
     assert world.delivers(a, b), "the direct path outlived it"
     world.supernode.start()
     world.run_until(lambda: a.registered and b.registered, 6.0)

@@ -390,6 +390,23 @@ def test_several_supernodes_take_turns_and_names_that_do_not_resolve_are_passed_
     assert [about["retry_in"] for _, about in warnings] == [0.0, 0.0, 0.0, 1.0]
 
 
+def test_a_question_that_is_asked_again_stays_with_the_supernode_and_finds_it_where_it_moved() -> None:
+    no = PlatformError("no such name")
+    one, both, other = ["192.0.2.1:7"], ["192.0.2.5:7", "192.0.2.1:7"], ["192.0.2.5:7"]
+    asked: list[str] = []
+    warnings: list[Any] = []
+
+    async def main() -> list[str]:
+        found = resolver([one, one, both, other, no, ["192.0.2.9:7"]], warnings, "a:7", "b:7", asked=asked)
+        seen = [str(await found.find(again=again))[8:9] for again in (True, True, True, True, True)]
+        assert found.found == "b:7"
+        return seen
+
+    assert asyncio.run(main()) == ["1", "1", "1", "5", "9"], "while its name stands for that address, it is that"
+    assert asked == ["a:7", "a:7", "a:7", "a:7", "a:7", "b:7"], "and one whose name is none is left for the next"
+    assert [event for event, _ in warnings] == ["resolve_failed"]
+
+
 def test_a_lookup_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
@@ -430,7 +447,7 @@ def test_one_question_at_a_time(kernel: Kernel) -> None:
             asked: list[int] = []
 
             class Slow:
-                async def find(self) -> Endpoint:
+                async def find(self, *, again: bool = False) -> Endpoint:
                     asked.append(1)
                     await asyncio.sleep(3600)
                     raise AssertionError

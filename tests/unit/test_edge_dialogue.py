@@ -18,7 +18,7 @@ from n2n.crypto import SupernodeKey, encrypt
 from n2n.proto.edge import EdgeSettings
 from n2n.types import ZERO_MAC, Endpoint, MacAddress
 from n2n.wire import P2PStatus, PacketType, PeerToPing, ProtoV, build, parse
-from tests.unit.edge_driver import Driver, Sent
+from tests.unit.edge_driver import UNWATCHED, Driver, Sent
 from tests.wirejson import json_of
 
 #: The recorder's processes were scheduled by a kernel; ours happens exactly when it should.
@@ -80,6 +80,7 @@ class Replay:
             community=dialogue["community"],
             machine_id=self.machine_id,
             heartbeat=dialogue["heartbeat_s"],
+            watch=UNWATCHED,  # the recorded supernode has no answer to that
         )
         self.driver = Driver(
             settings,

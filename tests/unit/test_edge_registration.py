@@ -69,12 +69,12 @@ def test_a_supernode_known_before_the_start_is_used() -> None:
 def test_resolving_is_asked_again() -> None:
     driver = Driver()
     driver.core.start(driver.now)
-    driver.run_until(4.9)
+    driver.run_until(3.5)
     assert len(driver.did(Resolve)) == 1
-    driver.run_until(5.1)
+    driver.run_until(3.7)
     assert len(driver.did(Resolve)) == 2
     driver.run_until(200.0)
-    assert 48 <= len(driver.did(Resolve)) <= 52
+    assert 53 <= len(driver.did(Resolve)) <= 57
 
 
 # -- lost datagrams
@@ -85,15 +85,16 @@ def test_key_requests_are_repeated_for_ever() -> None:
     driver.run_until(3600.0)
     times = [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)]
     gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert gaps[0] == pytest.approx(5.0), "as long as v5 waits"
-    assert set(map(round, gaps[1:])) == {4}, "so that the end of an outage is found within 5 s"
+    assert gaps == pytest.approx([3.6] * len(gaps)), "so that the end of an outage is found within 5 s"
     assert driver.core.registration(driver.now).attempts == len(times)
-    assert driver.did(Resolve), "its name may stand for another address by now"
+    asked = [action.again for action in driver.actions if isinstance(action, Resolve)]
+    assert len(asked) == len(times), "its name may stand for another address by now"
+    assert asked[:7] == [False, *[True, True, False] * 2], "and every third time it is the next supernode's turn"
     assert not driver.of_type(T.REGISTER_REQUEST)
 
 
 def test_jitter_spreads_all_but_the_first_delay() -> None:
-    for jitter, second in ((0.0, 4.0 * 0.75), (0.999, 4.0 * 1.2495)):
+    for jitter, second in ((0.0, 3.6 * 0.75), (0.999, 3.6 * 1.2495)):
         driver = Driver()
         settings = driver.core.settings
         driver.core = EdgeCore(
@@ -108,17 +109,17 @@ def test_jitter_spreads_all_but_the_first_delay() -> None:
         driver.collect()
         driver.run_until(20.0)
         times = [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)]
-        assert times[1] == 5.0
+        assert times[1] == 3.6
         assert times[2] - times[1] == pytest.approx(second)
 
 
 def test_registrations_are_repeated_and_then_the_key_is_asked_again() -> None:
     driver = started()
     driver.say_key()
-    driver.run_until(14.0)
+    driver.run_until(12.0)
     registers = [s.at for s in driver.of_type(T.REGISTER_REQUEST)]
-    assert registers == pytest.approx([0.0, 5.0, 9.0])
-    assert [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)] == pytest.approx([0.0, 13.0])
+    assert registers == pytest.approx([0.0, 3.6, 7.2])
+    assert [s.at for s in driver.of_type(T.SN_PUBLIC_SECRET)] == pytest.approx([0.0, 10.8])
     assert driver.core.state is EdgeState.KEY
     driver.say_key(b"another key")
     assert driver.sent[-1].message.encrypted_machine_id.startswith(b"another key|")
@@ -246,9 +247,9 @@ def test_told_to_register_it_does_so_once_and_keeps_quiet_meanwhile() -> None:
         assert driver.say(T.RETRY_REGISTER, community=0) == []
     assert driver.core.counters()["told_waiting"] == 50
     driver.take()
-    driver.run_until(14.9)
+    driver.run_until(13.5)
     assert not driver.take(), "no heartbeats and no state while waiting"
-    driver.run_until(15.1)
+    driver.run_until(13.7)
     assert [s.type for s in driver.take()] == [T.SN_PUBLIC_SECRET], "a lost answer does not end it"
     driver.say_key()
     driver.say_accepted("10.1.2.77", 24)

@@ -17,7 +17,7 @@ from n2n.errors import AuthenticationFailed
 from n2n.proto.edge import EdgeSettings, EdgeState
 from n2n.types import Endpoint, MacAddress
 from n2n.wire import VFUZE_MARK, PacketType, PeerToPing, ProtoV, build, parse
-from tests.unit.edge_driver import Driver, Sent
+from tests.unit.edge_driver import UNWATCHED, Driver, Sent
 from tests.wirejson import json_of
 
 #: Recorded processes were scheduled by a kernel.
@@ -52,8 +52,9 @@ class Life:
                 community=session["community"],
                 machine_id=self.machine_id,
                 heartbeat=self.heartbeat(),
-                # Ours asks a supernode that was silent for three beats; the recorded one has no answer to that.
+                # Ours asks whether the supernode is there; the recorded one has no answer to that.
                 liveness_beats=10,
+                watch=UNWATCHED,
             ),
             encrypt=encrypt,
             supernode=self.sockets["SN"],

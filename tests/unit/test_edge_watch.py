@@ -63,7 +63,7 @@ def test_a_supernode_that_answers_is_asked_seldom_and_often_while_frames_go_by_i
         driver.run_until(float(second))
         if questions(driver)[-1].at > second - 1.0 or second == 1:
             answer(driver)
-    assert 60 / 5 <= len(questions(driver)) <= 60 / 4 + 4
+    assert 60 / 4 <= len(questions(driver)) <= 60 / 3 + 4
     driver.take()
     for second in range(61, 71):
         driver.core.traffic(driver.core.peers()[0].mac, driver.now)
@@ -98,9 +98,9 @@ def test_one_that_does_not_know_us_is_told_by_a_heartbeat() -> None:
     driver.run_until(0.1)
     answer(driver, to=PROBE)
     answer(driver)
-    driver.run_until(3.0)
+    driver.run_until(2.5)
     driver.take()
-    driver.run_until(5.0)
+    driver.run_until(3.2)
     answer(driver, known=False)
     driver.run_for(0.1)
     assert len(driver.of_type(PacketType.HEARTBEAT)) == 1

@@ -101,7 +101,9 @@ def down() -> None:
 def nat_matrix(
     rounds: Annotated[int, typer.Option(help="For each pair.", min=1, max=1000)] = 1,
     pairs: Annotated[str | None, typer.Option(metavar="KIND:KIND,...", help="Only these (default: all).")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds that a pair has to become direct.", min=1, max=600)] = 10.0,
+    wait: Annotated[
+        float, typer.Option(help="Seconds that a pair has to become direct, once both are registered.", min=1, max=600)
+    ] = 10.0,
     jobs: Annotated[int, typer.Option(help="Pairs at the same time.", min=1, max=32)] = 4,
     as_json: _Json = False,
 ) -> None:
@@ -129,11 +131,12 @@ def nat_matrix(
         heading, *rows = matrix.table(outcomes)
         print_table(heading, rows, "")
         print(
-            "\nMedian seconds from the registration of both edges until both are direct; else what carried the frames."
+            "\nMedian seconds from the registration of both edges until both are direct; else what carried the frames. "
+            f"They had {wait:g} s for it (at most 5 s where their NATs do not allow it)."
         )
         for outcome in outcomes:
             if not outcome.ok:
-                words = "; ".join(outcome.faults[:1])
+                words = "; ".join((outcome.faults + outcome.missed)[:1])
                 print(f"! {outcome.pair}: {outcome.path}, expected {matrix.expected(outcome.pair)}. {words}".rstrip())
     raise typer.Exit(OK if good else FAILED)
 

@@ -420,16 +420,16 @@ class EdgeDaemon(Daemon):
     def _on_keep_key(self, action: KeepKey) -> None:
         self._spawn(self._memory.keep(action), "known keys")
 
-    def _on_resolve(self, _: Resolve) -> None:
+    def _on_resolve(self, action: Resolve) -> None:
         if not self._resolving:
             self._resolving = True
-            self._spawn(self._resolve(), "resolver")
+            self._spawn(self._resolve(action.again), "resolver")
 
-    async def _resolve(self) -> None:
+    async def _resolve(self, again: bool) -> None:
         assert self._resolver is not None
         assert self._drive is not None
         try:
-            endpoint = await self._resolver.find()
+            endpoint = await self._resolver.find(again=again)
         finally:
             self._resolving = False
         self._drive.guard(self._drive.core.known_as, self._resolver.found)

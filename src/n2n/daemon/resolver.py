@@ -67,7 +67,8 @@ class Resolver:
     """Answers one question at a time, for ever.
 
     Where there are several supernodes, or a name has several addresses, each further question is answered by the next
-    of them, so that one that does not answer is not tried without end.
+    of them, so that one that does not answer is not tried without end; but a question that is asked again stays with
+    the supernode, and with its address while it has that.
 
     Args:
         supernodes: what to look up, host:port each.
@@ -92,13 +93,31 @@ class Resolver:
         self._turn = 0
         """Which supernode's turn it is, and which of its addresses'."""
         self._asked = 0
+        self._given: Endpoint | None = None
 
-    async def find(self) -> Endpoint:
+    async def find(self, *, again: bool = False) -> Endpoint:
         """The next address of the supernode; waits as long as there is none.
+
+        Args:
+            again: the supernode that was found last; where it has no address any more, the next one.
 
         Raises:
             ConfigError: a supernode's name can never be an address.
         """
+        if not again or self._given is None or (found := await self._same()) is None:
+            found = await self._next()
+        self._given = found
+        return found
+
+    async def _same(self) -> Endpoint | None:
+        try:
+            found = await self._lookup(self.found, self._family)
+        except PlatformError as error:
+            self._warn("resolve_failed", {"supernode": self.found, "error": str(error), "retry_in": 0.0})
+            return None
+        return self._given if self._given in found else _preferred(found)[0]
+
+    async def _next(self) -> Endpoint:
         delay = _FIRST_DELAY
         while True:
             for last in (*[False] * (len(self._supernodes) - 1), True):
@@ -116,8 +135,7 @@ class Resolver:
             delay = min(delay * 2, _LONGEST_DELAY)
 
     def _choose(self, found: list[Endpoint]) -> Endpoint:
-        # Protocol v5 is spoken over IPv4; IPv6 is for where there is nothing else.
-        choice = [endpoint for endpoint in found if endpoint.ip.version == 4] or found
+        choice = _preferred(found)
         endpoint = choice[self._asked % len(choice)]
         self._asked += 1
         if self._asked >= len(choice):
@@ -127,6 +145,11 @@ class Resolver:
     def _next_supernode(self) -> None:
         self._turn += 1
         self._asked = 0
+
+
+def _preferred(found: list[Endpoint]) -> list[Endpoint]:
+    """Protocol v5 is spoken over IPv4; IPv6 is for where there is nothing else."""
+    return [endpoint for endpoint in found if endpoint.ip.version == 4] or found
 
 
 def reachable(sock: socket.socket) -> socket.AddressFamily:

@@ -3,7 +3,9 @@
 For every pair of kinds there are two sites, and two edges in a community of their own. A round starts both edges
 with routers that remember nothing; it ends when both frames' ways are direct, or when the time is over. The time to
 direct counts from the moment when the later of the two is registered to the moment when the later path became direct,
-both as the edges themselves tell them: polling adds nothing.
+both as the edges themselves tell them: polling adds nothing. The time that a pair has counts from the moment when this
+program has seen both registered, so it is never less than was asked for. Of a round that did not become direct where it
+should have, it is kept what both edges said of each other at the end.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ COLUMNS: Final = ("full", "addr", "port", "symmetric", "open")
 ROWS: Final = (*COLUMNS, "carrier", "blocked")
 _HARD: Final = ("symmetric", "carrier")
 _PATIENCE: Final = 60.0  # seconds to register on a busy machine
+_RELAYED: Final = 5.0  # seconds after which a pair that cannot become direct counts as relayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class MatrixOptions:
     Args:
         pairs: which.
         rounds: for each pair.
-        wait: seconds that a pair has to become direct.
+        wait: seconds that a pair has to become direct, at most 5 where its NATs do not allow it.
         jobs: pairs that are measured at the same time.
     """
 
@@ -117,6 +120,10 @@ class Outcome:
     rounds: list[float | None] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Rounds in which nothing passed at all, in words."""
+    waited: float = 0.0
+    """Seconds that each round had to become direct."""
+    missed: list[str] = field(default_factory=list)
+    """Of each round that should have become direct and did not: what both edges said of each other at the end."""
 
     @property
     def path(self) -> str:
@@ -145,6 +152,8 @@ class Outcome:
             "expected": expected(self.pair),
             "ok": self.ok,
             "rounds": self.rounds,
+            "waited": self.waited,
+            "missed": self.missed,
             "median": round(statistics.median(times), 3) if times else None,
             "worst": max(times) if times else None,
             "faults": self.faults,
@@ -213,11 +222,13 @@ class _Meeting:
         self.a, self.b = (EdgeNode(site.host, supernode, community=community) for site in self.sites)
 
     def run(self, options: MatrixOptions) -> Outcome:
-        outcome = Outcome(self.pair)
-        wait = options.wait if expected(self.pair) == "direct" else min(options.wait, 5.0)
+        able = expected(self.pair) == "direct"
+        outcome = Outcome(self.pair, waited=options.wait if able else min(options.wait, _RELAYED))
         for _ in range(options.rounds):
             try:
-                outcome.rounds.append(self._round(wait))
+                outcome.rounds.append(self._round(outcome.waited))
+                if able and outcome.rounds[-1] is None:
+                    outcome.missed.append(self._views())
             except NotReady as error:
                 outcome.faults.append(str(error))
             for edge in (self.a, self.b):
@@ -227,6 +238,14 @@ class _Meeting:
                 if site.outer is not site.router:
                     site.outer.forget()
         return outcome
+
+    def _views(self) -> str:
+        """What both edges say of each other."""
+        words = []
+        for here, there in ((self.a, self.b), (self.b, self.a)):
+            way = here.peer(there) or {"path": "unknown", "reason": "not told of", "nat": "unknown"}
+            words.append(f"{here.name} to {there.name}: {way['path']} ({way['reason']}, its NAT: {way['nat']})")
+        return ", ".join(words)
 
     def _round(self, wait: float) -> float | None:
         for edge in (self.a, self.b):

@@ -241,7 +241,14 @@ class Birthday:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Resolve the supernode's name again; the world answers with ``set_supernode(endpoint, now)``."""
+    """Resolve the supernode's name; the world answers with ``set_supernode(endpoint, now)``.
+
+    Args:
+        again: the name that was resolved last, to see whether it stands for another address now; False: where there
+            are several supernodes, or several addresses, it is the turn of the next one.
+    """
+
+    again: bool = False
 
 
 SupernodeAction: TypeAlias = (

@@ -9,6 +9,7 @@ Some NATs count upwards, so the ports just above the one that the supernode sees
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from math import gcd
@@ -16,7 +17,7 @@ from typing import Final
 
 from n2n.types import Endpoint, Instant
 
-__all__ = ["SECONDS", "SOCKETS", "Spray"]
+__all__ = ["SECONDS", "SOCKETS", "Party", "Spray"]
 
 #: Sockets that the side behind the hard NAT opens, and seconds for which they wait.
 SOCKETS: Final = 256
@@ -54,6 +55,29 @@ class Spray:
         ports = list(islice(self._ports, _BURST))
         self.due = now.mono + _PACE if len(ports) == _BURST else None
         return [Endpoint(self._ip, port) for port in ports]
+
+
+@dataclass(slots=True)
+class Party:
+    """An attempt to meet one peer.
+
+    Args:
+        check_id: of our pings to its many ports; an answer may come when all is over.
+        due: when something is to be done about it, monotonic seconds; None: it is over.
+        began: when the sockets were opened, or the first port was tried.
+        spray: the ports that are being tried; None: we opened sockets, or all ports were tried.
+        opens: we opened sockets.
+        tries: how often ports were tried.
+        invitation: check id of the invitation that was sent last and is not answered; empty: there is none.
+    """
+
+    check_id: str
+    due: float | None
+    began: float
+    spray: Spray | None
+    opens: bool
+    tries: int = 1
+    invitation: str = ""
 
 
 def _ports(known: int, start: int, step: int) -> Iterator[int]:

@@ -98,8 +98,9 @@ class EdgeCore(EdgeListing):
         self._heard_at = 0.0
         self._beat_at = -math.inf
         self._told_card = b""
-        self._resolve_at = -math.inf
-        self._watch = Watch(settings.watch, self._out, token, self, self._is_local)
+        self._watch = Watch(
+            settings.watch, self._out, token, self, is_local=self._is_local, heartbeat=lambda: self.settings.heartbeat
+        )
         self._list = Question(settings.listing, jitter)
         self._questions = Questions(self._out, settings.community, settings.answer_wait)
         # Loops, in the order in which they run when several are due: name -> monotonic seconds.
@@ -154,10 +155,8 @@ class EdgeCore(EdgeListing):
         if self.state is EdgeState.CLOSED or not self._mesh.traffic(mac, now):
             return
         self._watch.busy(now)
-        hurry = self.settings.watch.hurry
-        if self.settings.n2n and self._registration.hurry(hurry, now) and now.mono >= self._resolve_at:
-            self._resolve_at = now.mono + hurry
-            self._out.act(Resolve())
+        if self.settings.n2n:
+            self._registration.hurry(self.settings.watch.hurry, now)
 
     def measure(self, mac: MacAddress, now: Instant) -> None:
         """Ask a peer over every way to it; `outer_trip` and `relay_trip` of its view tell how long the answers took."""
@@ -253,8 +252,10 @@ class EdgeCore(EdgeListing):
         for do in todo:
             if do is Do.RESOLVE:
                 self._out.act(Resolve())
+            elif do is Do.RESOLVE_AGAIN:
+                self._out.act(Resolve(again=True))
             elif do is Do.ASK_KEY:
-                self._out.tell_supernode(PacketType.SN_PUBLIC_SECRET, SNPublicSecret(is_request=True), now)
+                self._out.ask_key(now)
             elif do is Do.REGISTER:
                 self._register(now)
             elif do is Do.WELCOME:
@@ -321,7 +322,8 @@ class EdgeCore(EdgeListing):
             self._watch.answered(message.n2n, now)
             return
         if self.state is not EdgeState.KEY:
-            self._out.count("key_unasked")
+            if not self._watch.key_came(now):
+                self._out.count("key_unasked")
             return
         key = message.pem_data
         fits = not message.is_request and len(key) <= _KEY_LIMIT
@@ -356,7 +358,8 @@ class EdgeCore(EdgeListing):
                 self._out.note("warning", "address_changed", before=f"{before[0]}/{before[1]}", ip=str(address[0]))
         self.trust.confirm(message.n2n)
         self._step(Trigger.ACCEPTED, now)
-        self._watch.begin(message.n2n if self.settings.n2n else b"", now)
+        if self.settings.n2n:
+            self._watch.begin(message.n2n, now)
 
     def on_told(self, message: None, now: Instant) -> None:
         """The supernode says that it does not know us."""
@@ -446,6 +449,7 @@ class EdgeCore(EdgeListing):
         if self._notary.set_card(self._notary.card.candidates, mapping):
             self._out.note("info", "nat", mapping=mapping.name.lower())
             self._doubt(now)
+            self._mesh.ways.mapping_found(now)
 
     def _is_local(self, endpoint: Endpoint) -> bool:
         return any(candidate.endpoint == endpoint for candidate in self._notary.card.candidates)

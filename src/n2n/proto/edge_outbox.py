@@ -86,6 +86,10 @@ class Outbox:
         self.count(_SENT[kind])
         return True
 
+    def ask_key(self, now: Instant) -> None:
+        """Ask the supernode for its key."""
+        self.tell_supernode(PacketType.SN_PUBLIC_SECRET, SNPublicSecret(is_request=True), now)
+
     def ask_where(self, token: bytes, probe: Endpoint | None, now: Instant) -> None:
         """Ask the supernode where it sees us: at its main port, or by a ping to its probe port."""
         question = Where(token).pack()

@@ -19,8 +19,8 @@ __all__ = ["COUNTERS", "EdgeSettings"]
 _MACHINE_ID_SIZE: Final = 16
 #: Characters of an edge's own name; others cut longer ones as well.
 _NAME_LIMIT: Final = 64
-#: First as long as v5 waits; then so that the end of an outage, whatever it was, is found within 5 s (4 and a quarter).
-_ASKING: Final = Pace(first=5.0, factor=1.0, cap=4.0)
+#: So that the end of an outage, whatever it was, is found within 5 s: questions are 3.6 s and a quarter apart at most.
+_ASKING: Final = Pace(first=3.6, factor=1.0, cap=3.6)
 _REFUSED: Final = Pace(first=10.0, factor=2.0, cap=300.0)
 _LISTING: Final = Pace(first=3.0, factor=1.25, cap=30.0)
 _PROBE: Final = ProbeSettings()
@@ -37,7 +37,7 @@ class EdgeSettings:
         community: name of the community (surrogate escapes for bytes that are not UTF-8).
         machine_id: 16 bytes, its only credential.
         heartbeat: between two heartbeats.
-        asking: pace of repeated questions while registering; the first repetition comes after 5 s, as long as v5 waits.
+        asking: pace of repeated questions while registering.
         refused: pace of new attempts after a refusal.
         listing: pace of repeated questions for the list of peers.
         list_refresh: after this long the list is asked for again, to mend what lost events left wrong.

@@ -5,28 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from ipaddress import IPv4Network
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from n2n.proto.actions import Birthday
 from n2n.proto.agenda import Agenda
-from n2n.proto.birthday import SECONDS, SOCKETS, Spray
 from n2n.proto.candidates import Trial
+from n2n.proto.edge_birthdays import Parties
 from n2n.proto.edge_outbox import Outbox
 from n2n.proto.edge_paths import PathBook
 from n2n.proto.edge_settings import EdgeSettings
 from n2n.proto.notes import Notary
-from n2n.proto.pacing import Bucket
 from n2n.proto.peers import Member, PeerChange, PeerTable, Told
 from n2n.proto.ways import Way
 from n2n.types import Endpoint, Instant
-from n2n.wire import TOKEN_SIZE, CandidateKind, Card, Mapping, Note, NoteKind, PeerToPing, encode
+from n2n.wire import TOKEN_SIZE, CandidateKind, Card, Note, NoteKind, PeerToPing, encode
 
 __all__ = ["Heard", "Ways"]
-
-
-#: How often many ports are tried, for all peers together: each time costs some 1000 pings, or 256 sockets.
-_PARTY_RATE: Final = 0.2
-_PARTY_BURST: Final = 4.0
 
 
 class Heard(NamedTuple):
@@ -72,8 +65,16 @@ class Ways:
         self._token = token
         self._jitter = jitter
         self._doubt = doubt
-        self._port_prediction = settings.port_prediction
-        self._parties = Bucket(_PARTY_RATE, _PARTY_BURST)
+        self._parties = Parties(
+            willing=settings.port_prediction,
+            name=settings.name,
+            outbox=outbox,
+            notary=notary,
+            token=token,
+            jitter=jitter,
+            secret=self.secret,
+            inside=self.inside,
+        )
         self._agenda = Agenda()
         self.listed = False
         """We have had a list of all peers, and know how many there are."""
@@ -99,7 +100,7 @@ class Ways:
             member = self._table.get(mac)
             if member is not None and member.way is not None:
                 member.way.step(now)
-                self._go_on_spraying(member, member.way, now)
+                self._parties.go_on(member, member.way, now)
                 self._settle(member, member.way, now)
 
     def close(self) -> None:
@@ -153,7 +154,7 @@ class Ways:
 
     def restart(self, member: Member, way: Way, reason: str, now: Instant) -> None:
         """Our own address changed."""
-        member.their_path = None
+        member.their_path = member.party = None
         way.restart(reason, now)
         self._settle(member, way, now)
 
@@ -200,7 +201,21 @@ class Ways:
         # Where there are too many new ones, they are tried with the others when it is time.
         if way.set_candidates(fits) and way.wanted(now) and member.call_bucket.take(now.mono):
             way.start(now, call=False)
-        member.card = card
+        before, member.card = member.card, card
+        if before is None or (before.mapping, before.capabilities) != (card.mapping, card.capabilities):
+            self._learned(member, way, now)
+
+    def mapping_found(self, now: Instant) -> None:
+        """What our own NAT does is known now, or is another thing than before."""
+        for member in self._table:
+            if member.way is not None:
+                self._learned(member, member.way, now)
+                self._settle(member, member.way, now)
+
+    def _learned(self, member: Member, way: Way, now: Instant) -> None:
+        """We know more of the two NATs than when a search ended without an answer."""
+        if way.stuck and way.wanted(now):
+            self._parties.begin(member, way, now)
 
     # -- pings and pongs
 
@@ -220,12 +235,16 @@ class Ways:
             self._adopt(member, now)
         way = member.way
         assert way is not None
-        self._take_note(member, way, note, now)
+        self._take_note(member, way, note, now, invited=heard.relayed)
         if not heard.relayed:
             self._pinged_straight(member, way, heard, now)
         elif note.kind is NoteKind.CALL:
             way.called(now, start=not way.just_started(now) and member.call_bucket.take(now.mono))
             self._pong(member, heard, NoteKind.ANSWER, self._out.supernode, now)
+        elif note.kind is NoteKind.BIRTHDAY:
+            way.called(now, start=False)
+            self._pong(member, heard, NoteKind.ANSWER, self._out.supernode, now)
+            self._parties.invited(member, way, now)
         else:
             self._pong(member, heard, NoteKind.PONG, way.chosen or self._out.supernode, now)
         self._settle(member, way, now)
@@ -254,8 +273,10 @@ class Ways:
             member.call = None
             if way.chosen is None:
                 way.start(now, call=False)
-        elif member.spray is not None and heard.check_id == member.spray[1] and not heard.relayed:
+        elif member.party is not None and heard.check_id == member.party.check_id and not heard.relayed:
             self._met(member, way, heard.source, now)
+        elif member.party is not None and heard.check_id == member.party.invitation:
+            member.party.invitation = ""
         elif (trial := way.answered(heard.check_id, not heard.relayed, now)) is None:
             self._out.count("pong_unasked")
             return
@@ -273,11 +294,11 @@ class Ways:
         if before is not None and before != note.observed:
             self._doubt(now)  # our NAT gave us another port
 
-    def _take_note(self, member: Member, way: Way, note: Note, now: Instant) -> None:
+    def _take_note(self, member: Member, way: Way, note: Note, now: Instant, *, invited: bool = False) -> None:
+        if note.kind in (NoteKind.CALL, NoteKind.ANSWER) or (invited and note.kind is NoteKind.BIRTHDAY):
+            member.their_secret = note.token
         if note.card is not None:
             self._take_card(member, way, note.card, now)
-        if note.kind in (NoteKind.CALL, NoteKind.ANSWER):
-            member.their_secret = note.token
         member.their_path = "direct" if note.reached else "relay"
 
     # -- carrying out
@@ -316,46 +337,12 @@ class Ways:
                 self._out.ping(mac, encode(PeerToPing(check_id=check_id, n2n=note)), endpoint, 1, now)
         if todo.lost:
             self._doubt(now)
-        if todo.failed and self._port_prediction:
-            self._birthday(member, now)
-        times = [at for at in (way.due, member.spray[0].due if member.spray else None) if at is not None]
+        if todo.failed:
+            self._parties.begin(member, way, now)
+        times = [at for at in (way.due, member.party.due if member.party else None) if at is not None]
         self._agenda.set(member.info.mac, min(times, default=None))
 
     # -- many ports at once
-
-    def _birthday(self, member: Member, now: Instant) -> None:
-        """Nobody answers, and one of us is behind a hard NAT: try many ports, if both sides are willing."""
-        ours, card, there = self._notary.card.mapping, member.card, member.info.endpoint
-        if card is None or not card.capabilities & Card.BIRTHDAYS or there.ip.version != 4 or self.inside(there):
-            return
-        if ours is Mapping.HARD and card.mapping in (Mapping.EASY, Mapping.UNKNOWN):
-            if self._parties.take(now.mono):
-                _, payload = self._birthday_ping(member, now)
-                datagram = self._out.datagram(member.info.mac, payload, now)
-                self._out.act(Birthday(member.info.mac, there, datagram, SOCKETS, SECONDS))
-        elif card.mapping is Mapping.HARD and ours in (Mapping.EASY, Mapping.UNKNOWN) and self._parties.take(now.mono):
-            check_id, _ = self._birthday_ping(member, now)
-            member.spray = (Spray(there, self._jitter, now), check_id)
-
-    def _birthday_ping(self, member: Member, now: Instant, check_id: str = "") -> tuple[str, bytes]:
-        mac = member.info.mac
-        check_id = check_id or f"{self._name}.{self._out.mac}.{mac}.birthday.{self._token()}"
-        note = self._notary.note_field(NoteKind.BIRTHDAY, mac, now, token=member.their_secret, reached=member.direct)
-        return check_id, encode(PeerToPing(check_id=check_id, n2n=note))
-
-    def _go_on_spraying(self, member: Member, way: Way, now: Instant) -> None:
-        if member.spray is None:
-            return
-        spray, check_id = member.spray
-        if way.chosen is not None or not self._port_prediction:
-            member.spray = None
-            return
-        targets = spray.take(now)
-        if targets:
-            _, payload = self._birthday_ping(member, now, check_id)
-            for endpoint in targets:
-                self._out.ping(member.info.mac, payload, endpoint, 1, now)
-            self._out.count("sent_birthday", len(targets))
 
     def _met(self, member: Member, way: Way, source: Endpoint, now: Instant) -> None:
         """One of the many pings got an answer: there it is."""

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final, Literal, TypeAlias
 
 from n2n.errors import MalformedDatagram
-from n2n.proto.birthday import Spray
+from n2n.proto.birthday import Party
 from n2n.proto.candidates import CandidateView
 from n2n.proto.notes import Freshness
 from n2n.proto.pacing import Bucket
@@ -110,6 +110,7 @@ class Member:
         "card_field",
         "fresh",
         "info",
+        "party",
         "placed",
         "plain",
         "pong_buckets",
@@ -118,7 +119,6 @@ class Member:
         "secret",
         "since",
         "sources",
-        "spray",
         "their_path",
         "their_secret",
         "told",
@@ -153,8 +153,8 @@ class Member:
         self.fresh = Freshness()
         self.secret = b""
         """What we told it by way of the supernode, for its direct pings to repeat."""
-        self.spray: tuple[Spray, str] | None = None
-        """Ports of its NAT that are being tried, and the check id of the pings there."""
+        self.party: Party | None = None
+        """The attempt to meet it by many ports that is under way."""
         self.their_secret = b""
         """What it told us."""
         self.their_path: PathName | None = None

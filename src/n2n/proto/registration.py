@@ -74,6 +74,9 @@ class Do(Enum):
     """What the core has to do on a transition."""
 
     RESOLVE = "resolve"
+    """Find the supernode, the next one where there are several."""
+    RESOLVE_AGAIN = "resolve_again"
+    """See whether the supernode has another address by now."""
     ASK_KEY = "ask_key"
     REGISTER = "register"
     WELCOME = "welcome"
@@ -97,13 +100,17 @@ TRANSITIONS: Final[Mapping[tuple[EdgeState, Trigger], tuple[EdgeState, tuple[Do,
     (_S.REGISTERED, _T.RESOLVED): (_S.KEY, (Do.ASK_KEY,)),
     (_S.REFUSED, _T.RESOLVED): (_S.KEY, (Do.ASK_KEY,)),
     (_S.KEY, _T.KEY): (_S.REGISTERING, (Do.REGISTER,)),
-    (_S.KEY, _T.TIMEOUT): (_S.KEY, (Do.ASK_KEY,)),
-    # Perhaps it moved: its name may stand for another address by now.
+    # Perhaps it moved: its name may stand for another address by now.  Since each question is accompanied by a look-up,
+    # and comes 4.5 s after the one before at the latest (EdgeSettings.asking), an edge is back within 5 s of the moment
+    # when the name stands for an address at which a supernode answers: 4.5 s, the look-up, and two questions.  (A name
+    # that is no address is looked up again within 4 s, see n2n.daemon.resolver; what is beyond us is a name server that
+    # does not answer: the system asks it again after 5 s, unless resolv.conf says otherwise.)
+    (_S.KEY, _T.TIMEOUT): (_S.KEY, (Do.RESOLVE_AGAIN, Do.ASK_KEY)),
     (_S.KEY, _T.EXHAUSTED): (_S.KEY, (Do.RESOLVE, Do.ASK_KEY)),
     (_S.KEY, _T.REFUSED): (_S.REFUSED, ()),  # a key that must not be believed
     (_S.REGISTERING, _T.ACCEPTED): (_S.REGISTERED, (Do.WELCOME,)),
     (_S.REGISTERING, _T.REFUSED): (_S.REFUSED, ()),
-    (_S.REGISTERING, _T.TIMEOUT): (_S.REGISTERING, (Do.REGISTER,)),
+    (_S.REGISTERING, _T.TIMEOUT): (_S.REGISTERING, (Do.RESOLVE_AGAIN, Do.REGISTER)),
     # Perhaps it was started again in between, with another key.
     (_S.REGISTERING, _T.EXHAUSTED): (_S.KEY, (Do.ASK_KEY,)),
     (_S.REFUSED, _T.ACCEPTED): (_S.REGISTERED, (Do.WELCOME,)),  # an answer that was overtaken by a refusal
@@ -192,12 +199,10 @@ class Registration:
         exhausted = backoff.attempts > 0 and backoff.attempts % _PATIENCE == 0
         return self.step(Trigger.EXHAUSTED if exhausted else Trigger.TIMEOUT, now)
 
-    def hurry(self, seconds: float, now: Instant) -> bool:
-        """Somebody waits for an answer: repeat the question within that time; False if none is open."""
-        if self.state not in (EdgeState.KEY, EdgeState.REGISTERING) or self.deadline is None:
-            return False
-        self.deadline = min(self.deadline, now.mono + seconds)
-        return True
+    def hurry(self, seconds: float, now: Instant) -> None:
+        """Somebody waits for an answer: repeat the question, if one is open, within that time."""
+        if self.state in (EdgeState.KEY, EdgeState.REGISTERING) and self.deadline is not None:
+            self.deadline = min(self.deadline, now.mono + seconds)
 
     def view(self, now: Instant) -> RegistrationView:
         """Where it stands."""

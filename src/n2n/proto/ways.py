@@ -83,6 +83,8 @@ class Way:
         """Something was pinged."""
         self.last_pong: float | None = None
         """Unix seconds of the last answer."""
+        self.stuck = False
+        """The last search got no answer in the time in which one usually comes, and nothing answered since."""
         self.relay_rtt: float | None = None
         """Seconds from our last call to its answer, there and back by way of the supernode."""
         self._settings = settings
@@ -216,6 +218,7 @@ class Way:
         self._round = 0
         self._round_at = now.mono
         self._again_at = None
+        self.stuck = False
         self.todo.call |= call
         if self.chosen is None:
             self._tell("probing")
@@ -262,7 +265,8 @@ class Way:
         self._round += 1
         if self._round < len(rounds):
             self._round_at = self._started + rounds[self._round]
-            self.todo.failed |= self._round == len(rounds) - 1 and self.chosen is None
+            if self._round == len(rounds) - 1 and self.chosen is None:
+                self.stuck = self.todo.failed = True
             return
         self._round_at = None
         if self.chosen is None:
@@ -324,7 +328,7 @@ class Way:
         self.chosen = trial.endpoint
         self._again.reset()
         self._again_at = None
-        self._announced = False
+        self._announced = self.stuck = False
         self._tell(reason)
         self._confirmed(now)
 
