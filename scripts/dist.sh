@@ -28,7 +28,7 @@ bash scripts/try_wheel.sh "$wheel"
 # machine, which go with the mount namespace. Not optimised: nothing is measured, and it compiles in a third of the time.
 view() { # view PLACE: what is written there from now on is seen in this mount namespace only
     mkdir -p "$work/view$1/new" "$work/view$1/work"
-    mount -t overlay none -o "lowerdir=$1,upperdir=$work/view$1/new,workdir=$work/view$1/work" "$1"
+    mount -t overlay none -o "lowerdir=$1,upperdir=$work/view$1/new,workdir=$work/view$1/work" "$1" || exit 77
 }
 install_lines() {
     mkdir -p "$work/view"
@@ -48,6 +48,11 @@ if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
     sed -n '/^## Install/,/^## /s/^    //p' README.md >"$work/install.sh"
     grep -q 'pip install' "$work/install.sh" || die "README has no lines below \"Install\""
     tar -C "$work" -xzf "$sdist"
-    N2N_CFLAGS=-O0 unshare -m --propagation private bash -euo pipefail -c install_lines ||
-        die "the lines of README failed:" "$(tail -n 20 "$work/install.log" 2>&1)"
+    status=0
+    N2N_CFLAGS=-O0 unshare -m --propagation private bash -euo pipefail -c install_lines || status=$?
+    case $status in
+        0) ;;
+        77) say "NOT TRIED: overlayfs cannot be mounted here" ;;
+        *) die "the lines of README failed:" "$(tail -n 20 "$work/install.log" 2>&1)" ;;
+    esac
 fi
