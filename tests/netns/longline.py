@@ -30,7 +30,7 @@ def _open(host: Host, name: str) -> int:
     with host.entered():
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
-    host.namespace.ip("link", "set", name, "up")
+    host.namespace.ip("link", "set", name, "up", "txqueuelen", "10000")  # a test that is not given its turn loses none
     return fd
 
 

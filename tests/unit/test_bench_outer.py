@@ -112,7 +112,7 @@ def test_questions_have_round_trips_in_their_order(edges: tuple[Edge, Edge]) -> 
     a.loads().open(30, b.loads().open(30))
     a.loads().send(size=172, rate=172 * 400, seconds=0.15, questions=True)
     sent = ended(a.loads())["sent"]
-    assert 1 < sent <= 60
+    assert 1 <= sent <= 60
     wait_until("all come back", lambda: len(a.loads().trips()) == sent, 30)
     assert all(0 < trip < 30e9 for trip in a.loads().trips())
     assert b.loads().look()["datagrams"] == 0
@@ -174,9 +174,9 @@ def test_the_other_counts_no_more_than_was_agreed(edges: tuple[Edge, Edge]) -> N
     token = b.loads(rate=10 * SIZE).open(1.0)  # ten datagrams
     fast = a.loads(rate=1e9)
     fast.open(30, token)
-    fast.send(size=SIZE, rate=1e6, seconds=0.1)
+    fast.send(size=SIZE, rate=1e6, seconds=10, most=40 * SIZE)
     sent = ended(fast)["sent"]
-    assert sent > 10
+    assert sent == 40
     wait_until("all arrive", lambda: b.counters()["drop_load"] == sent - 10, 30)
     assert b.loads().look()["bytes"] == 10 * SIZE
 
@@ -205,12 +205,14 @@ def test_credit_is_what_came_and_was_not_sent_back(edges: tuple[Edge, Edge]) -> 
     a, b = edges
     for number in (1, 2):  # in two windows
         a.loads().open(30, b.loads().open(30))
-        a.loads().send(size=SIZE, rate=RATE, seconds=1, most=5 * SIZE)
+        a.loads().send(size=SIZE, rate=RATE, seconds=10, most=5 * SIZE)
         ended(a.loads())
         wait_until("it arrives", lambda: b.loads().credit == 5 * SIZE * number, 30)  # noqa: B023
-    b.loads().send(size=SIZE, rate=RATE, seconds=1, most=b.loads().credit - 1)
+    b.loads().send(size=SIZE, rate=RATE, seconds=10, most=b.loads().credit - 1)
     assert ended(b.loads())["sent"] == 9
     assert b.loads().credit == SIZE
+    b.measured.end_loads("me")
+    assert b.loads("next").credit == 0, "what came for somebody else is no credit"
 
 
 # ---- a session ----------------------------------------------------------------------------------
@@ -257,11 +259,11 @@ def test_a_session_takes_loads_and_gives_back_no_more(edges: tuple[Edge, Edge], 
         a.loads().open(30, bytes.fromhex(token))
         there.send(SIZE, 8 * RATE, 0.2)  # nothing was sent there, so nothing comes back
         assert there.look()["sent"] == 0
-        a.loads().send(size=SIZE, rate=RATE, seconds=1, most=20 * SIZE)
+        a.loads().send(size=SIZE, rate=RATE, seconds=10, most=20 * SIZE)
         ended(a.loads())
         wait_until("they arrive", lambda: there.look()["credit"] == 20 * SIZE, 30)
         assert there.look()["datagrams"] == 20
-        there.send(SIZE, 8 * RATE, 1)
+        there.send(SIZE, 8 * RATE, 10)
         wait_until("they come back", lambda: a.loads().look()["datagrams"] == 20, 30)
         wait_until("it has ended", lambda: not there.look()["sending"], 30)
         there.send(SIZE, 8 * RATE, 0.2)

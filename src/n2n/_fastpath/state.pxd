@@ -79,8 +79,7 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
 
 cdef struct Load:               # edge: what may come of one peer outside of the tunnel, and what came (`load.pxd`)
     uint8_t token[8]
-    uint32_t slot               # the peer, by number and by address
-    uint64_t mac48
+    uint64_t mac48              # the peer
     uint64_t until              # CLOCK_MONOTONIC, ns: nothing is taken from then on
     uint64_t budget             # bytes of loads that are counted, at most
     uint64_t second             # of the last answer, and how many there were in it
