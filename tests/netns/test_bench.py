@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from n2n.bench import Options, run, taptest
 from n2n.bench.results import COLUMNS
@@ -16,6 +18,7 @@ from n2n.lab.namespaces import wait_until
 from n2n.lab.nodes import EdgeNode, SupernodeNode, start_all
 from n2n.lab.topology import Lab
 from tests.netns.longline import LongLine
+from tests.netns.test_docs_commands import faults, shape
 
 LIMIT = 120
 N2N = [sys.executable, "-m", "n2n"]
@@ -60,11 +63,33 @@ def test_everything_is_measured_by_the_command_and_written(tmp_path: Path) -> No
         assert int(row["MinLatency"]) <= int(row["MedianLatency"]) <= int(row["P99Latency"]) <= int(row["MaxLatency"])
     found = json.loads(out)
     assert found["left_out"] == []
+    assert wrong_fields(found, "n2n bench") == ["n2n bench.compare"], "there is none without --compare"
+    assert "cores" in found["machine"]
+    again = [
+        *N2N,
+        "bench",
+        "--component",
+        "udp",
+        "--iterations",
+        "64",
+        "--rounds",
+        "1",
+        "--packet-size",
+        "64",
+        "--json",
+    ]
+    told = subprocess.run([*again, "--compare", str(path)], check=True, capture_output=True, text=True, timeout=LIMIT)
+    assert len(json.loads(told.stdout)["compare"]) == 2
+    assert wrong_fields(json.loads(told.stdout), "n2n bench") == []
     cpu = [row["cpu_ns_per_packet"] for row in found["results"] if row["component"] == "Complete Path"]
     assert None not in cpu
 
 
 def test_taptest_prints_percentiles() -> None:
+    told = subprocess.run(
+        [*N2N, "taptest", "--iterations", "10", "--json"], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert wrong_fields(json.loads(told.stdout), "n2n taptest") == []
     done = subprocess.run(
         [*N2N, "taptest", "--iterations", "100", "--size", "512"],
         check=False,
@@ -99,6 +124,12 @@ def test_an_edge_measures_the_way_to_one_that_has_agreed() -> None:
         assert [(way["way"], way["path"]) for way in found["ways"]] == [
             ("outer", "direct"), ("tunnel", "direct"), ("relay", "relay"),
         ]  # fmt: skip
+        streams = [way[direction] for way in found["ways"] for direction in ("up", "down")]
+        lacking = {"sent", "received", "loss_percent", "offered_bits_per_second", "limit", "at_least"}
+        for stream in streams[2:]:  # of the tunnel and the relay
+            assert not lacking & set(stream)
+            stream.update(dict.fromkeys(lacking))
+        assert wrong_fields(found, "n2n bench PEER") == []
         for way in found["ways"]:
             assert way["received"] > 0
             assert 0 < way["latency_ns"]["min"] <= way["latency_ns"]["p95"]
@@ -176,6 +207,18 @@ def test_what_a_path_takes_and_loses_outside_of_the_tunnel_is_told() -> None:
         for way in (outer["up"], outer["down"]):
             assert 10e6 < way["bits_per_second"] < 20.5e6
             assert way["received"] == way["sent"] - round(way["loss_percent"] * way["sent"] / 100)
+
+
+def documented(command: str) -> Any:
+    """The fields that docs/BENCHMARK.md names, in the notation of docs/JSON.md."""
+    text = (Path(__file__).parents[2] / "docs" / "BENCHMARK.md").read_text()
+    found = re.search(rf"^`{command}`[^\n]*\n\n(    \{{.*\n(?:    .*\n)*)", text, re.MULTILINE)
+    assert found is not None
+    return shape(found[1])
+
+
+def wrong_fields(found: dict[str, Any], command: str) -> list[str]:
+    return faults(found, documented(command), command)
 
 
 KNOCK = """
