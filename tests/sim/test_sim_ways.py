@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import multiprocessing
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -10,7 +14,7 @@ from n2n.proto.sn_settings import SupernodeSettings
 from n2n.types import Endpoint
 from n2n.wire import Mapping, P2PStatus, PacketType
 from tests.sim.network import Link, Nat
-from tests.sim.nodes import Edge, World
+from tests.sim.nodes import PROBE_PORT, Edge, World
 
 KINDS = ("open", "full", "address", "port", "symmetric")
 #: What simultaneous sending cannot do.
@@ -172,18 +176,45 @@ def test_a_changed_network_heals_within_five_seconds() -> None:
     assert world.all_direct()
 
 
-def test_an_idle_edge_among_500_sends_less_than_a_packet_a_second() -> None:
-    """20 whole edges, and 480 that only registered: a whole community of 500 was counted once, which takes minutes."""
+def five_hundred() -> list[Counter[str]]:
+    """What each of 500 idle edges sends in 90 s."""
+    gc.disable()  # of a million objects none is garbage, and looking for it takes as long as all the rest
+    world = World(n2n=True, settings=SupernodeSettings(prefix=16, probe_port=PROBE_PORT))
+    world.network.lose = lambda datagram, source, to: datagram[2] == PacketType.PEER_INFO
+    nats = [Nat("port", f"198.18.{n // 250}.{n % 250 + 1}") for n in range(500)]
+    edges = [world.edge(heartbeat=30.0, state_interval=1000.0, nat=nat) for nat in nats]
+    world.run_for(5.0)
+    world.network.lose = lambda datagram, source, to: False
+    world.run_for(15.0)
+    assert all(e.registered and len(e.core._mesh) == 499 for e in edges)
+    world.run_for(20.0)
+    before = [world.count_to(e) for e in edges]
+    world.run_for(90.0)
+    return [world.count_to(e) - was for e, was in zip(edges, before, strict=True)]
+
+
+def test_500_whole_idle_edges_send_less_than_a_packet_a_second_each() -> None:
+    """What the supernode tells is lost until all are registered and know their NATs, or each would hear of each of the
+    others one by one: then they ask for the list again, and what follows is the steady state.  How they see their peers
+    is not told, which would be once, and a third of the time that this takes: the next test counts that, too.  All of
+    it in a process of its own, whose end clears it away at once."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        sent = pool.submit(five_hundred).result()
+    assert len(sent) == 500
+    assert max(one.total() for one in sent) / 90.0 <= 1.0
+    assert max(one.total() for one in sent) / 90.0 < 0.45, "heartbeats, a look whether the supernode is there, a list"
+    assert min(one.total() for one in sent) / 90.0 > 0.2, "they are alive"
+    assert sum(one["ping"] + one["pong"] for one in sent) == 0
+
+
+def test_idle_edges_of_a_crowd_are_quiet_when_others_move_and_there_when_wanted() -> None:
+    """20 whole edges, and 480 that only registered."""
     world = World(n2n=True, settings=SupernodeSettings(prefix=16))
     world.populate(480)
     edges = [world.edge(heartbeat=30.0, nat=Nat("port", f"192.0.2.{n}")) for n in range(1, 21)]
     world.run_for(40.0)
     assert all(e.registered and len(e.core.peers()) == 499 for e in edges)
-    before = [world.count_to(e).total() for e in edges]
-    world.run_for(60.0)
-    rates = [(world.count_to(e).total() - was) / 60.0 for e, was in zip(edges, before, strict=True)]
-    assert max(rates) <= 1.0
-    assert max(rates) < 0.45, "heartbeats, a look whether the supernode is there, and now and then a list"
+    assert max(world.count_to(e).total() for e in edges) <= 40.0, "and with what they say in the beginning"
     pings = {e: world.count_to(e)["ping"] for e in edges}
     for edge in edges[:5]:
         assert edge.host.nat is not None
