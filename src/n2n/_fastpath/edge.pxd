@@ -15,9 +15,10 @@ from n2n._fastpath.ring cimport DATAGRAM, NOTICE, bytes_push
 from n2n._fastpath.segment cimport Cut, cut_begin, cut_count, cut_make
 from n2n._fastpath.state cimport (
     ARENA_SIZE, Addr, BATCH, HEADROOM, Key, MAX_PING, NOTICE_EVERY, Peer, SLOT_SIZE, State, TAILROOM, TAP_BYTES,
-    TX_QUEUE, bump, bump_by, endpoint_key, mac_key, tx_slot, work_slot,
+    TELL_EVERY, TX_QUEUE, bump, bump_by, endpoint_key, mac_key, tx_slot, work_slot,
 )
 from n2n._fastpath.table cimport same_key, table_get
+from n2n._fastpath.toobig cimport ANSWER_SIZE, tell_too_big
 from n2n._fastpath.transmit cimport tx_flush, tx_queue
 from n2n._fastpath.verdict cimport *
 from n2n._fastpath.wire cimport *
@@ -114,6 +115,19 @@ cdef inline void emit(State *s, const Target *t, uint8_t *frame, int size) noexc
         n2n_bump64(&t.peer.tx_bytes, size)
     tx_queue(s, start, n, 0, t.to)
 
+cdef inline void tell_host(State *s, Peer *p, const uint8_t *frame, int size) noexcept nogil:
+    """A frame is too large for the peer's path: let its sender know.  It is sent all the same: it may pass in
+    fragments."""
+    cdef uint8_t answer[ANSWER_SIZE]
+    cdef int n
+    if s.now - p.told_too_big < <uint64_t>TELL_EVERY:
+        return
+    n = tell_too_big(frame, size, p.mtu, answer)
+    if n:
+        p.told_too_big = s.now
+        bump(s, V_TOLD_TOO_BIG)
+        tap_write(s, answer, n)
+
 cdef inline void emit_super(State *s, const Target *t, const uint8_t *frame, int size,
                             const VirtioHeader *v) noexcept nogil:
     """Cut a super-frame into the arena, frame by frame."""
@@ -123,6 +137,8 @@ cdef inline void emit_super(State *s, const Target *t, const uint8_t *frame, int
     if not cut_begin(&c, frame, size, v):
         bump(s, V_DROP_SUPER)
         return
+    if t.peer != NULL and t.peer.mtu and c.header + c.mss > t.peer.mtu + ETH_SIZE:
+        tell_host(s, t.peer, frame, size)
     need = (HEADROOM + c.header + c.mss + TAILROOM + 63) & ~63
     if need > ARENA_SIZE:
         bump(s, V_DROP_SUPER)
@@ -152,6 +168,8 @@ cdef inline int edge_send(State *s, uint8_t *frame, int size, const VirtioHeader
         return size
     if t.peer != NULL and t.peer.mtu:
         fit(s, frame, size, t.peer.mtu, v.flags & VNET_NEEDS_CSUM != 0)
+        if size > t.peer.mtu + ETH_SIZE:
+            tell_host(s, t.peer, frame, size)
     if v.flags & VNET_NEEDS_CSUM:
         if <int>v.csum_start + v.csum_offset + 2 > size:
             bump(s, V_DROP_SUPER)

@@ -35,7 +35,8 @@ from n2n._fastpath.verdict cimport V_CONTROL_TX, V_COUNT, V_DROP_NO_ROUTE, V_DRO
 COUNTERS = (
     "udp_rx", "udp_rx_bytes", "udp_tx", "udp_tx_bytes", "tap_rx", "tap_rx_bytes", "tap_tx", "tap_tx_bytes",
     "tx_direct", "tx_relay", "tx_flood", "relayed", "relayed_flood", "control", "control_tx", "notice", "mss_clamped",
-    "trains_rx", "trains_tx", "super_rx", "super_tx", "load_rx", "load_tx", "load_answered", "train_refused",
+    "told_too_big", "trains_rx", "trains_tx", "super_rx", "super_tx", "load_rx", "load_tx", "load_answered",
+    "train_refused",
     "drop_empty", "drop_short", "drop_foreign", "drop_type", "drop_truncated", "drop_control_long", "drop_load",
     "drop_vfuze_off", "drop_stranger",
     "drop_destination", "drop_spoofed", "drop_unsealed", "drop_zstd", "drop_frame_short", "drop_frame_long",
@@ -623,8 +624,8 @@ cdef class Plane:
 
     def peer_mtu(self, bytes mac, int mtu):
         """Edge: bytes of the largest IP packet that fits the path to a peer; 0: any. TCP connections with it that begin
-        from now on are made to fit, whoever begins them (MSS clamping). No harm where the peer is not known; forgotten
-        with it."""
+        from now on are made to fit, whoever begins them (MSS clamping); who sends larger packets that must not be
+        fragmented is told so (ICMP), and they are sent. No harm where the peer is not known; forgotten with it."""
         cdef Command c
         if not 0 <= mtu <= 65535:
             raise ValueError(f"an MTU has 0 to 65535 bytes, not {mtu}")

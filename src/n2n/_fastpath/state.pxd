@@ -40,6 +40,7 @@ cdef enum:
     MAX_CONTROL = 4126          # of a request to a supernode: a header and 4096 bytes of message
     MAX_PING = 9216             # of a ping to an edge: padded ones measure paths
     REPORTS_PER_SECOND = 256    # unknown senders told to Python, at most
+    TELL_EVERY = 10000000       # ns between two answers that a packet is too large for one peer's path
     NOTICE_EVERY = 1000000000   # ns between two traffic notices for one peer
     SEEN = 4096                 # numbers of loads by which one may come late
     ARRIVALS = 4096             # answers whose times are noted
@@ -65,6 +66,7 @@ cdef struct Peer:               # an edge's peer, or a supernode's member
     bint direct
     uint64_t noticed            # edge: when Python was last told that the host sends to it; ns, coarse
     int mtu                     # edge: bytes of the largest IP packet that its path takes; 0: as large as any
+    uint64_t told_too_big       # edge: when a host was last told that this is not enough for its packet; ns, coarse
     uint32_t header_id          # supernode: community id that its packets carry
     uint32_t group              # supernode: its community
     int next_in_group           # supernode: list of the community's members, -1 ends it

@@ -22,6 +22,7 @@ cdef enum:
     V_CONTROL_TX            # datagrams that Python sent
     V_NOTICE                # traffic notices handed to Python: frames for a known peer were read from the TAP
     V_MSS_CLAMPED           # TCP connections whose segments were made to fit a path
+    V_TOLD_TOO_BIG          # hosts that were told by ICMP that a packet is too large for its path
     V_TRAINS_RX             # trains (UDP_GRO) received
     V_TRAINS_TX             # trains (UDP_SEGMENT) sent
     V_SUPER_RX              # super-frames read from the TAP
