@@ -12,7 +12,7 @@ import pytest
 from n2n.daemon import pathprobe
 from n2n.daemon.pathprobe import PathProber
 from n2n.types import Endpoint, MacAddress
-from n2n.wire import PacketType, ProtoV
+from n2n.wire import PROTOV_SIZE, PacketType, PeerToPing, ProtoV, build, decode
 
 ME, PEER = MacAddress(bytes([2, 0, 0, 0, 0, 1])), MacAddress(bytes([2, 0, 0, 0, 0, 2]))
 V4, V6 = Endpoint.parse("192.0.2.1:7777"), Endpoint.parse("[2001:db8::1]:7777")
@@ -22,7 +22,10 @@ HERE = Endpoint.parse("192.0.2.9:5000")
 class Path:
     """A way to the supernode and back, or to a peer: what does not fit is lost without a word."""
 
-    def __init__(self, limit: int, *, loss: float = 0.0, delay: float = 0.001, peer: bool = False) -> None:
+    def __init__(
+        self, limit: int, *, loss: float = 0.0, delay: float = 0.001, peer: bool = False, plain: str = ""
+    ) -> None:
+        self.plain = plain
         self.limit, self.loss, self.delay = limit, loss, delay
         self.random = random.Random(7)
         self.sent: list[int] = []
@@ -37,11 +40,23 @@ class Path:
         return size <= 65000
 
     def arrive(self, datagram: bytes, to: Endpoint) -> None:
-        if self.them is not None:
+        if self.plain:
+            self.ponged(datagram)
+        elif self.them is not None:
             assert self.them.receive(datagram, HERE)
         else:
             flagged = datagram[:3] + b"\x02" + datagram[4:]
             assert self.us.receive(flagged, to)
+
+    def ponged(self, datagram: bytes) -> None:
+        """What a v5 program does (WIRE 11.4): it looks at the beginning, and repeats the check id."""
+        header, ping = ProtoV.unpack(datagram), decode(PeerToPing, datagram[PROTOV_SIZE:])
+        assert (header.dest, header.source, ping.is_pong) == (PEER, ME, False)
+        pong = build(ProtoV(PacketType.PING, 7, PEER, ME), PeerToPing(ping.check_id, is_pong=True))
+        if self.plain == "relayed":
+            assert self.us.receive(pong[:3] + b"\x02" + pong[4:], HERE)
+        else:
+            assert self.us.receive(pong, V4)
 
     def back(self, datagram: bytes, to: Endpoint) -> bool:
         assert to == HERE
@@ -152,7 +167,9 @@ def test_other_datagrams_are_left_alone() -> None:
     run(main)
 
 
-def test_answers_are_bounded() -> None:
+def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pathprobe, "_ANSWERS", 64)
+
     async def main() -> None:
         path = Path(1500, peer=True)
         assert path.them is not None
@@ -160,5 +177,98 @@ def test_answers_are_bounded() -> None:
             path.them.receive(body(1, bytes(8), dest=PEER, source=ME), HERE)
         assert 64 <= path.them.counts["mtu_answered"] <= 192
         assert path.them.counts["mtu_answered"] + path.them.counts["mtu_limited"] == 1000
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["straight", "relayed"])
+@pytest.mark.parametrize("limit", [600, 1280, 1499])
+def test_a_v5_peer_is_asked_what_it_answers(how: str, limit: int) -> None:
+    async def main() -> None:
+        path = Path(limit, plain=how)
+        found = await path.us.measure(PEER, V4, 1500, plain=True)
+        assert found is not None
+        assert limit - 2 <= found <= limit
+        assert max(path.sent) == 1500
+        assert path.us.counts["mtu_bad"] == 0
+        path.limit = 9100
+        assert await path.us.measure(PEER, V4, 9077, plain=True) == 9077
+        path.limit = 0
+        assert await path.us.measure(PEER, V4, 1500, plain=True) is None
+
+    run(main)
+
+
+def test_pongs_that_nobody_asked_for() -> None:
+    async def main() -> None:
+        path = Path(1400, plain="straight")
+        measuring = asyncio.create_task(path.us.measure(PEER, V4, 1500, plain=True))
+        await asyncio.sleep(0)
+        (token,) = path.us._searches
+
+        def pong(check_id: str, *, source: MacAddress = PEER, is_pong: bool = True, dest: MacAddress = ME) -> bytes:
+            return build(ProtoV(PacketType.PING, 7, source, dest), PeerToPing(check_id, is_pong=is_pong))
+
+        for counted in (
+            pong(f"n2n size {token.hex()} 1500", source=MacAddress(bytes([2, 0, 0, 0, 0, 9]))),
+            pong(f"n2n size {token.hex()} 1400"),  # a size that was not sent
+            pong(f"n2n size {bytes(8).hex()} 1500"),
+            body(2, token, 1500),  # not what a v5 program says
+        ):
+            before = path.us.counts["mtu_bad"]
+            assert path.us.receive(counted, V4)
+            assert path.us.counts["mtu_bad"] == before + 1
+        for other in (
+            pong(f"n2n size {token.hex()} 1500", is_pong=False),
+            pong(f"n2n size {token.hex()} 1500", dest=PEER),
+            pong(f"n2n size {token.hex()}"),
+            pong(f"n2n size {token.hex()} 1500 "),
+            pong(f"n2n size {token.hex()} 1500")[:-20],
+            pong(f"n2n size {token.hex()} 1500") + bytes(300),
+            pong("edge.mac.mac.ip.port"),
+        ):
+            assert not path.us.receive(other, V4), "the core's"
+        found = await measuring
+        assert found is not None
+        assert found <= 1400
+
+    run(main)
+
+
+@pytest.mark.parametrize("plain", ["", "straight"])
+def test_a_check_costs_one_datagram_while_all_is_well(plain: str) -> None:
+    async def main() -> None:
+        path = Path(1500, peer=True, plain=plain)
+        assert await path.us.check(PEER, V4, 1497, plain=bool(plain)) == 1497
+        assert path.sent == [1497]
+        path.limit, path.sent = 1300, []
+        found = await path.us.check(PEER, V4, 1497, plain=bool(plain))
+        assert found is not None
+        assert 1298 <= found <= 1300
+        assert len(path.sent) < 70
+        path.limit, path.sent = 0, []
+        assert await path.us.check(PEER, V4, 1497, plain=bool(plain)) is None
+        assert len(path.sent) == 5
+
+    run(main)
+
+
+def test_a_check_is_not_fooled_by_loss() -> None:
+    """Two datagrams lost in a row begin a search; it tries that size again."""
+
+    async def main() -> None:
+        path = Path(1500, peer=True)
+        lost = 2
+
+        def send(datagram: bytes, to: Endpoint) -> bool:
+            nonlocal lost
+            if len(datagram) + 28 == 1497 and lost:
+                lost -= 1
+                return True
+            return path.send(datagram, to)
+
+        path.us._send = send
+        assert await path.us.check(PEER, V4, 1497) == 1497
+        assert lost == 0
 
     run(main)
