@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from n2n.lab.topology import Host, Lab
 from n2n.lab.traffic import ping, transfer
 
 from .networks import PATIENCE, Network, wait_paths
+from .streams import echo_sizes
 
 SECRET = "a secret of the test"
 BLACK_HOLE = """table inet hole {
@@ -25,7 +27,7 @@ BLACK_HOLE = """table inet hole {
 """
 NO_FRAGMENTS = """table ip whole {
  chain in { type filter hook prerouting priority -450
-  ip frag-off & 0x3fff != 0 drop
+  iifname "eth0" ip frag-off & 0x3fff != 0 drop
  }
 }
 """
@@ -36,14 +38,14 @@ def nft(host: Host, rules: str) -> None:
 
 
 @contextmanager
-def bottleneck(mtu: int = 1280, *, fragments: bool = False) -> Iterator[Network]:
+def bottleneck(mtu: int = 1280, *, fragments: bool = False, wide: int = 1500) -> Iterator[Network]:
     """Edge "b" is behind a router whose other leg is small; ICMP about that is lost, and so are fragments."""
     with Lab() as lab:
-        wide, narrow = lab.switch("wide"), lab.switch("narrow", mtu=mtu)
-        lab.host("sn").attach(wide, "198.18.0.1/24", gateway="198.18.0.254")
-        lab.host("a").attach(wide, "198.18.0.2/24", gateway="198.18.0.254")
+        street, narrow = lab.switch("wide", mtu=wide), lab.switch("narrow", mtu=mtu)
+        lab.host("sn").attach(street, "198.18.0.1/24", gateway="198.18.0.254")
+        lab.host("a").attach(street, "198.18.0.2/24", gateway="198.18.0.254")
         router = lab.host("router")
-        router.attach(wide, "198.18.0.254/24")
+        router.attach(street, "198.18.0.254/24")
         router.attach(narrow, "198.18.1.254/24", interface="eth1")
         lab.host("b").attach(narrow, "198.18.1.2/24", gateway="198.18.1.254")
         with router.entered():
@@ -122,3 +124,50 @@ def test_a_jumbo_underlay_is_used_as_configured() -> None:
         fitted(b, 9000)
         assert a.status()["mtu"] == 8900
         assert ping(a.host, b.address, count=2, size=8800, interval=0.05).received == 2
+
+
+@pytest.mark.parametrize(("underlay", "fits"), [(1280, 1203), (1500, 1423), (9000, 8923)])
+def test_auto_is_what_the_path_takes(underlay: int, fits: int) -> None:
+    with Lab() as lab:
+        switch = lab.switch(mtu=underlay)
+        for number, name in enumerate(("sn", "a", "b"), start=1):
+            lab.host(name).attach(switch, f"198.18.0.{number}/24")
+        supernode = SupernodeNode(lab.hosts["sn"])
+        supernode.start()
+        supernode.wait_ready(PATIENCE)
+        net = Network(lab, supernode)
+        a, b = edges = [net.edge(name, passphrase=SECRET, tap_mtu="auto") for name in "ab"]
+        net.up(*edges)
+        wait_paths("direct", *edges)
+        for edge in edges:
+            fitted(edge, underlay)
+            wait_until("it is exact", lambda edge=edge: fits - 2 <= edge.status()["mtu"] <= fits, PATIENCE)
+        full = min(edge.status()["mtu"] for edge in edges)
+        for here, there in ((a, b), (b, a)):
+            assert ping(here.host, there.address, count=2, size=full - 28, interval=0.05).received == 2
+            assert transfer(here.host, there.host, there.address, size=2_000_000).verified
+
+
+def echoed(host: Host, target: str, sizes: list[int]) -> bool:
+    """Whether they come back. The first that is too large tells the kernel, which then makes smaller ones (RFC 1191)."""
+    try:
+        return not echo_sizes(host, target, sizes)
+    except OSError as error:
+        assert error.errno == errno.EMSGSIZE
+        return False
+
+
+def test_members_with_auto_on_paths_of_unlike_sizes() -> None:
+    """One member's TAP takes jumbo packets, the other's does not: hosts are told what the way there takes."""
+    with bottleneck(1500, wide=9000) as net:
+        a, b = edges = [net.edge(name, passphrase=SECRET, tap_mtu="auto") for name in "ab"]
+        net.up(*edges)
+        wait_paths("direct", *edges)
+        fitted(a, 9000)
+        fitted(b, 1500)
+        for _ in range(2):
+            for here, there in ((a, b), (b, a)):
+                assert transfer(here.host, there.host, there.address, size=2_000_000).verified
+        wait_until("UDP and echoes pass", lambda: echoed(a.host, b.address, [5000, 8000]), PATIENCE)
+        assert not echo_sizes(b.host, a.address, [5000])
+        assert a.counters()["plane_told_too_big"] > 0

@@ -270,6 +270,11 @@ class TestWarnings:
         (warning,) = edge(lines).warnings
         assert says in warning
 
+    def test_none_of_an_mtu_that_fits_itself(self, edge):
+        for loaded in (edge("tap_mtu: auto"), edge("", {"N2N_TAP_MTU": "Auto"}), edge("tap_mtu: 1420", tap_mtu="auto")):
+            assert (loaded.config.tap_mtu, loaded.warnings) == (0, ())
+            assert {line.value for line in show(loaded) if line.key == "tap_mtu"} == {"auto"}
+
     @pytest.mark.parametrize("name", ["acme ", "a\u200bb", "a\nb"])
     def test_of_odd_communities(self, name):
         (warning,) = load_edge(None, {}, {"community": name, "supernode_addr": "h:1"}).warnings

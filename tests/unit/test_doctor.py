@@ -230,6 +230,9 @@ class TestSupernode:
         assert found.level is Level.WARNING
         assert "takes 1497 on a path of 1280" in found.what
         assert found.remedy == "tap_mtu: 1203"
+        found = only(network._mtu(edge(encryption_passphrase="x", tap_mtu=0), Endpoint.parse("127.0.0.1:9")))
+        assert found.level is Level.OK
+        assert "auto" in found.what
 
 
 class TestNetwork:

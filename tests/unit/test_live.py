@@ -123,6 +123,10 @@ def test_an_edge_applies_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
             assert daemon.core.settings.heartbeat == 5.0
             assert found["tap_mtu"].applied
             assert calls[-1] == ("n2n_tap0", {"mtu": 1300, "up": False})
+            assert changed(daemon, tap_mtu=0)["tap_mtu"] == Change("tap_mtu", "1300", "auto", True, "")
+            assert calls[-1] == ("n2n_tap0", {"mtu": 1420, "up": False})
+            assert daemon.mtu == 1420
+            assert changed(daemon, tap_mtu=1300)["tap_mtu"].applied
             assert not found["encryption_passphrase"].applied
             assert "passphrase" not in str(found["encryption_passphrase"][1:]), "neither secret is told"
             refused = changed(daemon, tap_mtu=9000)["tap_mtu"]

@@ -23,8 +23,8 @@ communities: list of {name, network, derived, edges, leases}.
 available, full_duplex, unavailable), one_way, full_duplex, reason, since, rtt, last_pong, updated, kind (n2n, v5,
 unknown), in_use (the endpoint that frames go to, null while they go by relay), their_path (the way that its frames
 take, as it said last: direct, relay, null), candidates: list of {kind (local, mapped, ipv6, reflexive, peer), endpoint,
-answers, straight, rtt, in_use}, nat (as `nat` in the status, as the peer says), tx_frames, tx_bytes, rx_frames,
-rx_bytes}.
+answers, straight, rtt, in_use}, nat (as `nat` in the status, as the peer says), mtu (the largest packet that the path
+to it takes, null: not measured), tx_frames, tx_bytes, rx_frames, rx_bytes}.
 
 ``ping`` (edge; of `mac`): outer, relay (seconds there and back, straight and by way of the supernode; null: no answer).
 
@@ -289,6 +289,7 @@ def _peer(daemon: EdgeDaemon, view: PeerView) -> dict[str, Any]:
         "in_use": _text(view.in_use),
         "their_path": view.their_path,
         "nat": view.nat.name.lower(),
+        "mtu": daemon.peer_mtu(view.mac),
         "candidates": [asdict(candidate) | {"endpoint": str(candidate.endpoint)} for candidate in view.candidates],
     } | {name: counts.get(name, 0) for name in ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes")}
 

@@ -36,7 +36,9 @@ def up(  # noqa: PLR0917  (typer reads them by name)
     tap_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="TAP device and instance name [n2n_tap0].")
     ] = None,
-    tap_mtu: Annotated[str | None, typer.Option(metavar="BYTES", help="MTU of the TAP device [1420].")] = None,
+    tap_mtu: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Of the TAP device, at most; or auto [1420].")
+    ] = None,
     heartbeat_interval: Annotated[str | None, typer.Option(metavar="TIME", help="Between signs of life [30s].")] = None,
     udp_buffer_size: Annotated[str | None, typer.Option(metavar="BYTES", help="Socket buffers [8388608].")] = None,
     encryption_passphrase: Annotated[

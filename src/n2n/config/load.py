@@ -26,6 +26,7 @@ from n2n.config.model import (
     default_state_dir,
     kinds_of,
 )
+from n2n.config.mtu import AUTO_MTU
 from n2n.config.yamlfile import Unreadable, YamlFile, read_yaml
 from n2n.errors import ConfigError
 from n2n.wire.hashes import clean_name
@@ -379,6 +380,8 @@ def _doubts(config: EdgeConfig | SupernodeConfig) -> Iterator[str]:
             f"api_listen_address {config.api_listen_address} can be reached from other hosts: no web pages are served "
             "until api_token is set (or listen on 127.0.0.1)"
         )
+    if config.tap_mtu == AUTO_MTU:
+        return
     if config.tap_mtu < 1280:
         yield f"tap_mtu {config.tap_mtu} is too small for IPv6 (1280)"
     elif config.tap_mtu > 1420:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from n2n.config import kinds
 from n2n.config.kinds import Kind
+from n2n.config.mtu import TAP_MTU, USUAL_MTU
 from n2n.config.supernodes import SUPERNODES
 from n2n.errors import ConfigError
 from n2n.proto.limits import Rate
@@ -34,10 +35,6 @@ __all__ = [
 _CORE: Final = SupernodeSettings()
 _SYSTEM_RUN_DIR: Final = Path("/run/n2n")
 _SYSTEM_STATE_DIR: Final = Path("/var/lib/n2n")
-#: Largest frame that the data plane carries is 9018 bytes: 14 of Ethernet header and 4 of one VLAN tag around this.
-_LARGEST_MTU: Final = 9000
-#: Every IPv4 host takes datagrams of this size (RFC 791).
-_SMALLEST_MTU: Final = 576
 _BUFFERS: Final = kinds.integer(4096, 1 << 30)
 _LEVELS: Final = kinds.choice("debug", "info", "warning", "error")
 _PREFIX: Final = kinds.integer(8, 30)
@@ -128,7 +125,8 @@ class EdgeConfig:
         port_mapping: have the router map a port by auto (what answers), upnp, nat-pmp or pcp; or off.
         enable_vfuze: send frames with the short header.
         tap_name: of the TAP device, and of the control socket.
-        tap_mtu: of the TAP device, at most; 1420 just fits a path of 1500 bytes.
+        tap_mtu: of the TAP device, at most; 1420 just fits a path of 1500 bytes; 0: what the path to the supernode
+            takes ("auto").
         heartbeat_interval: between two signs of life to the supernode.
         udp_buffer_size: asked for in each direction of the UDP socket.
         encryption_passphrase: seals every frame; None: they travel in the clear.
@@ -168,7 +166,7 @@ class EdgeConfig:
     port_mapping: str = _key(_PORT_MAPPING, "auto")
     enable_vfuze: bool = _key(kinds.BOOLEAN, True)
     tap_name: str = _key(kinds.TAP_NAME, "n2n_tap0")
-    tap_mtu: int = _key(kinds.integer(_SMALLEST_MTU, _LARGEST_MTU), 1420)
+    tap_mtu: int = _key(TAP_MTU, USUAL_MTU)
     heartbeat_interval: float = _key(kinds.duration(0.1, 3600), 30.0)
     udp_buffer_size: int = _key(_BUFFERS, 8 * 1024 * 1024)
     encryption_passphrase: str | None = _key(kinds.SECRET, None)

@@ -144,6 +144,8 @@ class Drive(Generic[CoreT]):
         self.faults = 0
         self.first: Callable[[bytes], bool] | None = None
         """Looks at each datagram before the core does; what it takes (True) the core does not see. Must not raise."""
+        self.noticed: Callable[[MacAddress], None] | None = None
+        """Told, after the core, that the host sends frames to this peer. Must not raise."""
         self._plane = plane
         self._execute = execute
         self._aside = aside
@@ -207,7 +209,9 @@ class Drive(Generic[CoreT]):
                 if self._aside is None or not self._aside(datagram, source):
                     self._guard(self.core.receive, datagram, source, now)
             elif self._traffic is not None:  # frames were sent to this peer
-                self._guard(self._traffic, MacAddress(datagram), now)
+                self._guard(self._traffic, mac := MacAddress(datagram), now)
+                if self.noticed is not None:
+                    self.noticed(mac)
         self.settle()
 
     def _timed(self) -> None:

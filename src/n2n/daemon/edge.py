@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, ClassVar, TypeVar
 
 from n2n.config import EdgeConfig
+from n2n.config.mtu import USUAL_MTU
 from n2n.crypto import PayloadCodec, key_from_passphrase
 from n2n.daemon.announce import announcement
 from n2n.daemon.base import Daemon, PlaneFactory, local_endpoint
@@ -137,6 +138,10 @@ class EdgeDaemon(Daemon):
         counts = self._plane.peer_counters(mac.raw) if self._plane is not None else None
         return counts or {}
 
+    def peer_mtu(self, mac: MacAddress) -> int | None:
+        """Bytes of the largest packet that the present path to a peer takes; None: not measured yet."""
+        return self._path_mtu.limit(mac) if self._path_mtu is not None else None
+
     @property
     def port_mapping(self) -> PortMapView:
         """The port that the router maps to this edge, or why there is none."""
@@ -193,7 +198,7 @@ class EdgeDaemon(Daemon):
     @property
     def mtu(self) -> int:
         """Of the TAP device: as configured, or less where the path to the supernode takes less."""
-        return self._path_mtu.mtu if self._path_mtu is not None else self.config.tap_mtu
+        return self._path_mtu.mtu if self._path_mtu is not None else self.config.tap_mtu or USUAL_MTU
 
     def mtu_configured(self, mtu: int) -> None:
         """The TAP device was given another MTU: see whether the path takes it."""
@@ -250,6 +255,7 @@ class EdgeDaemon(Daemon):
         core = make_core(config, machine_id, await self._memory.load(), plane.next_sequence, key)
         prober = self._make_prober(self.mac, plane)
         self._drive = Drive(core, plane, self._execute, prober.receive)
+        self._drive.noticed = self._path_mtu.used if self._path_mtu is not None else None
         self.tell("info", "starting", introduction(self))
         if key is None:
             self.tell("warning", "not_sealed", {"what": NOT_SEALED})
@@ -283,7 +289,7 @@ class EdgeDaemon(Daemon):
             undo.callback(self._release, tap)
         self._tap = taps[0]
         self.tap_name = taps[0].name
-        await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=config.tap_mtu, up=False)
+        await asyncio.to_thread(configure, self.tap_name, mac=self.mac, mtu=self.mtu, up=False)
         return list(taps)
 
     def _make_port_mapper(self, local: Endpoint, machine_id: bytes) -> PortMapper:
@@ -314,11 +320,13 @@ class EdgeDaemon(Daemon):
             Surface(config.enable_vfuze, bool(config.encryption_passphrase), config.compress_payload),
             asked=lambda: self.config.tap_mtu,
             peers=self.peers,
+            sent=lambda peer: self.peer_counters(peer).get("tx_bytes", 0),
             set_tap=set_tap,
             clamp=lambda peer, mtu: plane.peer_mtu(peer.raw, mtu),
             tell=self.tell,
         )
         self._spawn(self._path_mtu.run(), "measuring of paths")
+        self._spawn(self._path_mtu.watch(), "checks of paths")
         return prober
 
     def _warn(self, event: str, about: dict[str, object]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from n2n.config import EdgeConfig, SupernodeConfig
 from n2n.config.model import kinds_of
+from n2n.config.mtu import USUAL_MTU
 from n2n.daemon.base import Daemon
 from n2n.daemon.logs import setup_logging
 from n2n.errors import ConfigError, N2NError
@@ -47,8 +48,9 @@ def edge_keys(edge: EdgeDaemon) -> dict[str, Callable[[Any], object]]:
             edge.core.trust.accept_new = rule
 
     def set_mtu(mtu: int) -> None:
-        configure(edge.tap_name, mtu=mtu, up=False)
-        edge.mtu_configured(mtu)
+        first = mtu or USUAL_MTU
+        configure(edge.tap_name, mtu=first, up=False)
+        edge.mtu_configured(first)
 
     keys: dict[str, Callable[[Any], object]] = {
         "heartbeat_interval": lambda seconds: edge.call(EdgeCore.set_heartbeat, seconds),

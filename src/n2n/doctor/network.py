@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, NamedTuple
 
 from n2n.config import EdgeConfig, SupernodeConfig
+from n2n.config.mtu import AUTO_MTU
 from n2n.doctor.findings import Check, Finding, Subject, failed, ok, warning
 from n2n.errors import MalformedDatagram, N2NError, PlatformError
 from n2n.net import bind_to, open_udp, resolve, routes_clashing
@@ -182,6 +183,9 @@ def _mtu(config: EdgeConfig, endpoint: Endpoint) -> Iterator[Finding]:
     with socket.socket(socket.AF_INET if v4 else socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.connect((str(endpoint.ip), endpoint.port))
         path = sock.getsockopt(*((socket.IPPROTO_IP, _IP_MTU) if v4 else (socket.IPPROTO_IPV6, _IPV6_MTU)))
+    if config.tap_mtu == AUTO_MTU:
+        yield ok("mtu", f"tap_mtu is auto: the TAP device gets what the path to the supernode takes ({path})")
+        return
     around = _ETHERNET + _VFUZE + (_SEAL if config.encryption_passphrase else 0) + _UDP + (_IPV4 if v4 else _IPV6)
     if config.tap_mtu + around <= path:
         yield ok("mtu", f"a full packet of {config.tap_mtu} bytes fits into the path to the supernode ({path})")
