@@ -5,6 +5,7 @@ Both ends are threads of this process: no program has to be started, and what ar
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import socket
@@ -206,10 +207,22 @@ def echo_sizes(host: Host, target: str, sizes: Iterable[int]) -> list[int]:
             rest = struct.pack("!HH", 0x6E32, size) + noise(size % 7, 65536)[:size]
             request = bytes([128 if v6 else 8, 0])
             # The kernel computes the checksum of ICMPv6 itself.
-            sock.send(request + struct.pack("!H", internet_checksum(request + b"\0\0" + rest)) + rest)
-            if not _answered(sock, bytes([129 if v6 else 0, 0]), rest, v6):
+            message = request + struct.pack("!H", internet_checksum(request + b"\0\0" + rest)) + rest
+            if not _echoed(sock, message, bytes([129 if v6 else 0, 0]), rest, v6):
                 lost.append(size)
     return lost
+
+
+def _echoed(sock: socket.socket, message: bytes, kind: bytes, rest: bytes, v6: bool) -> bool:
+    """One that is too large for the path is told so, and sent again as the kernel then does it (RFC 1191)."""
+    for _ in range(3):
+        try:
+            sock.send(message)
+            return _answered(sock, kind, rest, v6)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+    return False
 
 
 def _answered(sock: socket.socket, kind: bytes, rest: bytes, v6: bool) -> bool:
