@@ -14,6 +14,7 @@ from n2n.lab.traffic import transfer
 
 from .networks import PATIENCE, Network, apart, network, wait_paths
 from .streams import both_ways, echo_sizes, super_datagrams
+from .test_mtu import nft
 
 SECRET = "a secret of the test"
 SIZE = 10_000_000
@@ -92,6 +93,13 @@ def too_large(*edges: EdgeNode) -> None:
         edge.host.namespace.ip("link", "set", edge.tap, "mtu", "1420")
 
 
+def deaf(*edges: EdgeNode) -> None:
+    """Let their hosts not hear what a path takes: what is too large comes on and on, as before ICMP was invented."""
+    for edge in edges:
+        nft(edge.host, f"table ip deaf {{ chain in {{ type filter hook input priority 0\n"
+            f"iifname {edge.tap} icmp type destination-unreachable drop\n}}\n}}\n")  # fmt: skip
+
+
 # ---- paths ---------------------------------------------------------------------------------------
 
 
@@ -119,6 +127,7 @@ def test_underlays_of_other_sizes(path: str, underlay: int, tap: int) -> None:
         net.up(*edges)
         wait_paths(path, *edges)
         if underlay < 1500:
+            deaf(*edges)
             too_large(*edges)
         works(a, b)
         for edge in edges:
@@ -150,6 +159,7 @@ def test_a_bottleneck_behind_a_router() -> None:
         a, b = edges = [net.edge(name, passphrase=SECRET) for name in "ab"]
         net.up(*edges)
         wait_paths("direct", *edges)
+        deaf(*edges)
         too_large(b)
         # The first that is too large is lost, and tells the kernel (RFC 1191).
         wait_until("full frames pass", lambda: echo_sizes(a.host, b.address, [1392]) == [], PATIENCE)
