@@ -77,6 +77,9 @@ cdef extern from "<poll.h>" nogil:
     short POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
     int poll(pollfd *fds, unsigned long count, int timeout_ms)
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_NONBLOCK, EFD_CLOEXEC
     int eventfd(unsigned int initial, int flags)

@@ -14,12 +14,16 @@ from n2n._fastpath.atomic cimport n2n_add64, n2n_set_int
 from n2n._fastpath.linux cimport (
     CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, ENOBUFS,
     ENOPROTOOPT, EOPNOTSUPP, MSG_DONTWAIT,
-    MSG_NOSIGNAL, SOL_UDP, UDP_SEGMENT, cmsghdr, errno, iovec, mmsghdr, msghdr, sendmmsg, sockaddr, sendto,
+    MSG_NOSIGNAL, SOL_UDP, UDP_SEGMENT, cmsghdr, errno, iovec, mmsghdr, msghdr, sched_yield, sendmmsg, sockaddr,
+    sendto,
 )
 from n2n._fastpath.state cimport MAX_TRAIN, TRAIN_RETRY, TX_QUEUE, Addr, State, bump, bump_by
 from n2n._fastpath.verdict cimport (
     V_DROP_NO_ROUTE, V_DROP_SEND_ERROR, V_DROP_SEND_FULL, V_TRAIN_REFUSED, V_TRAINS_TX, V_UDP_TX, V_UDP_TX_BYTES,
 )
+
+cdef enum:
+    WHOLE_TRIES = 100           # of a datagram that is too large to leave whole, while nothing may be fragmented
 
 cdef inline void lose(State *s, int verdict) noexcept nogil:
     """Count a datagram that did not leave.  `Plane.send` counts these too, from Python's threads."""
@@ -29,8 +33,10 @@ cdef inline int verdict_of_errno() noexcept nogil:
     return V_DROP_SEND_FULL if errno == EAGAIN or errno == ENOBUFS else V_DROP_SEND_ERROR
 
 cdef inline void send_singly(State *s, uint8_t *data, size_t size, size_t segment, const Addr *to) noexcept nogil:
-    """One datagram, or a train cut by hand."""
+    """One datagram, or a train cut by hand.  EMSGSIZE: Python is about to send a probe that must not be fragmented, and
+    for these microseconds nothing else of the socket is (`n2n.net.df`)."""
     cdef size_t at = 0, n
+    cdef int tries = 0
     while at < size:
         n = size - at
         if segment and n > segment:
@@ -39,6 +45,10 @@ cdef inline void send_singly(State *s, uint8_t *data, size_t size, size_t segmen
             bump(s, V_UDP_TX)
             bump_by(s, V_UDP_TX_BYTES, n)
         elif errno == EINTR:
+            continue
+        elif errno == EMSGSIZE and tries < WHOLE_TRIES:
+            tries += 1
+            sched_yield()
             continue
         else:
             lose(s, verdict_of_errno())
@@ -125,7 +135,10 @@ cdef inline void tx_failed(State *s, int m) noexcept nogil:
     cdef size_t segment, i
     cdef int why = errno, verdict = verdict_of_errno()
     if h.msg_control == NULL:
-        lose(s, verdict)
+        if why == EMSGSIZE:
+            send_singly(s, <uint8_t *>h.msg_iov[0].iov_base, h.msg_iov[0].iov_len, 0, <Addr *>h.msg_name)
+        else:
+            lose(s, verdict)
         return
     segment = (<uint16_t *>CMSG_DATA(CMSG_FIRSTHDR(h)))[0]
     if not train_refused(s, segment, <int>h.msg_iovlen, why):
