@@ -1,8 +1,8 @@
 """Links, addresses and routes of this host, through the kernel's netlink interface (pyroute2).
 
-pyroute2 is imported at the first call: that takes a fifth of a second.  Every call blocks for about a millisecond;
-in a program with an event loop use ``asyncio.to_thread``.  (Called inside a running loop they still work: pyroute2
-brings a loop of its own, so the work is then done in a thread that the caller waits for.)
+pyroute2 is imported at the first call, and only the parts that this takes (:mod:`n2n.net.lean`).  Every call blocks for
+about a millisecond; in a program with an event loop use ``asyncio.to_thread``.  (Called inside a running loop they still
+work: pyroute2 brings a loop of its own, so the work is then done in a thread that the caller waits for.)
 
 A call acts on the network namespace of the calling thread.
 """
@@ -20,6 +20,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_interface
 from typing import Any, Final, TypeVar
 
 from n2n.errors import NetlinkError
+from n2n.net.lean import put_pyroute2
 from n2n.types import MacAddress
 
 __all__ = [
@@ -316,7 +317,8 @@ def netlink_session(work: Callable[[Any], _T]) -> _T:
 
 
 def _session(work: Callable[[Any], _T]) -> _T:
-    from pyroute2 import IPRoute
+    put_pyroute2()
+    from pyroute2.iproute import IPRoute
 
     # A loop of asyncio's own kind: where uvloop is the policy, pyroute2 would get one that knows no netlink sockets.
     loop = asyncio.SelectorEventLoop()
@@ -335,6 +337,7 @@ def _session(work: Callable[[Any], _T]) -> _T:
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
     """Turn what pyroute2 raises into our error, with cause and remedy."""
+    put_pyroute2()
     from pyroute2.netlink.exceptions import NetlinkError as Refused
 
     try:
