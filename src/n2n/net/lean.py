@@ -1,7 +1,7 @@
 """pyroute2 without what it brings along.
 
 ``import pyroute2`` loads all of its parts, databases and file servers among them: 11 MB, in every edge.  This program
-needs a few of them.  So the package is put in place unexecuted: a part is loaded when it is asked for, and all of it when
+needs a few of them.  So the package is put in place unexecuted: a part is loaded when it is asked for, all of it when
 somebody asks for a name that only the whole has (another user of pyroute2 in the same program notices nothing).
 """
 

@@ -1,8 +1,8 @@
 """Links, addresses and routes of this host, through the kernel's netlink interface (pyroute2).
 
 pyroute2 is imported at the first call, and only the parts that this takes (:mod:`n2n.net.lean`).  Every call blocks for
-about a millisecond; in a program with an event loop use ``asyncio.to_thread``.  (Called inside a running loop they still
-work: pyroute2 brings a loop of its own, so the work is then done in a thread that the caller waits for.)
+about a millisecond; in a program with an event loop use ``asyncio.to_thread``.  (Called inside a running loop they
+still work: pyroute2 brings a loop of its own, so the work is then done in a thread that the caller waits for.)
 
 A call acts on the network namespace of the calling thread.
 """
