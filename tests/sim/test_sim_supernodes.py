@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from tests.sim.network import Nat
 from tests.sim.nodes import Edge, Supernode, World
 from tests.sim.test_sim_ways import gap, relayed_pair, talk
 
@@ -95,6 +96,16 @@ def test_from_a_dead_v5_supernode_edges_go_to_the_next_within_two_heartbeats(hea
             assert sent["register"] == sent["where"] == 0
         world.supernode.stop()
         world.run_until(partial(there, world, second, *edges), 2 * heartbeat, heartbeat / 50)
+
+
+def test_many_edges_behind_one_nat_are_all_answered() -> None:
+    world = World(n2n=True)
+    nat = Nat("port", "192.0.2.1")
+    edges = [world.edge(community=f"community{number}", nat=nat, heartbeat=30.0) for number in range(120)]
+    world.run_for(90.0)
+    assert all(edge.registered for edge in edges)
+    assert not any(edge.noted("supernode_silent") for edge in edges)
+    assert world.supernode.core.counters()["keys_limited"] == 0
 
 
 def test_a_v5_supernode_that_is_slow_or_loses_an_answer_is_not_left() -> None:

@@ -33,6 +33,8 @@ class SupernodeSettings:
         source_rate: work that costs a decryption (registrations, heartbeats, leaves) for one source.
         total_rate: the same for all sources; a 2048-bit decryption takes well under a millisecond.
         key_rate: answers to key requests for one source; an answer is up to ten times as long as its question.
+        where_rate: key requests for one source, those that only ask where it is seen too: an edge asks so up to once a
+            second, many may be behind one NAT, and such an answer is no longer than its question.
         key_total: the same for all sources.
         retry_rate: how often one endpoint is told to register.
         retry_total: the same for all endpoints.
@@ -68,6 +70,7 @@ class SupernodeSettings:
     source_rate: Rate = field(default=Rate(200, 1000))
     total_rate: Rate = field(default=Rate(1000, 4000))
     key_rate: Rate = field(default=Rate(30, 300))
+    where_rate: Rate = field(default=Rate(300, 1000))
     key_total: Rate = field(default=Rate(2000, 4000))
     retry_rate: Rate = field(default=Rate(5, 20))
     retry_total: Rate = field(default=Rate(5000, 10_000))

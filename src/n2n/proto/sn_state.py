@@ -126,6 +126,7 @@ class SupernodeState:
         self.pending = Decryptions(settings.max_pending)
         self.sources: KeyedBuckets[tuple[int, int]] = KeyedBuckets(settings.source_rate, settings.max_sources)
         self.key_sources: KeyedBuckets[tuple[int, int]] = KeyedBuckets(settings.key_rate, settings.max_sources)
+        self.where_sources: KeyedBuckets[tuple[int, int]] = KeyedBuckets(settings.where_rate, settings.max_sources)
         self.founders: KeyedBuckets[tuple[int, int]] = KeyedBuckets(settings.community_rate, settings.max_sources)
         self.strangers = Strangers(settings.retry_rate, settings.max_sources)
         self.total = Bucket(*settings.total_rate)
@@ -247,7 +248,7 @@ class SupernodeState:
 
     def purge(self, now: Instant) -> None:
         """Forget the sources that fell silent."""
-        for table in (self.sources, self.key_sources, self.founders):
+        for table in (self.sources, self.key_sources, self.where_sources, self.founders):
             table.purge(now.mono)
         self.strangers.purge(now.mono)
 

@@ -260,7 +260,7 @@ class SupernodeCore:
 
     def _on_key_request(self, header: ProtoV, payload: bytes, source: Endpoint, now: Instant) -> None:
         state = self._state
-        if not state.key_sources.take(source_key(source), now.mono):
+        if not state.where_sources.take(source_key(source), now.mono):
             state.count("keys_limited")
             return
         question = decode(SNPublicSecret, payload)
@@ -271,6 +271,9 @@ class SupernodeCore:
                 state.count("keys_limited")
             return
         if not self._is_request(question.is_request):
+            return
+        if not state.key_sources.take(source_key(source), now.mono):
+            state.count("keys_limited")
             return
         if not state.key_total.take(now.mono):
             state.count("keys_limited")

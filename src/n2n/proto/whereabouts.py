@@ -79,7 +79,7 @@ class Whereabouts:
         if source.port == 0:
             state.count("unsendable_source")
             return
-        if not state.key_sources.take(source_key(source), now.mono) or not state.key_total.take(now.mono):
+        if not state.where_sources.take(source_key(source), now.mono) or not state.key_total.take(now.mono):
             state.count("keys_limited")
             return
         try:
