@@ -123,6 +123,7 @@ def test_open_connections_survive_a_path_that_shrinks(family: int, path: str, tm
             flow = Flow(threads, *bulk)
             try:
                 wait_until("bytes flow", flow.goes_on(2_000_000), PATIENCE)
+                wait_until("the path is measured", lambda: (a.peer(b) or {}).get("mtu"), PATIENCE)
                 router.namespace.ip("link", "set", "eth1", "mtu", "1280")
                 wait_until("what was on its way is there", flow.goes_on(1_000_000), PATIENCE)
                 wait_until("bytes flow", flow.goes_on(1_000_000), PATIENCE)

@@ -154,9 +154,12 @@ def test_each_peers_connections_fit_its_present_path(monkeypatch: pytest.MonkeyP
         bench.paths |= {(OURS, THERE): 1280, (OURS, ELSEWHERE): 1400}
         bench.path_mtu.peer_put(OURS, SUPERNODE, False)
         bench.path_mtu.peer_put(OURS, THERE, True)
+        assert bench.path_mtu.measured(OURS) is None
         await until(lambda: bench.clamps.get(OURS) == 1203)
+        assert bench.path_mtu.measured(OURS) == 1203
         bench.path_mtu.peer_put(OURS, ELSEWHERE, True)
         assert bench.clamps[OURS] == 0, "not known yet"
+        assert bench.path_mtu.measured(OURS) is None
         await until(lambda: bench.clamps[OURS] == 1323)
         bench.path_mtu.peer_put(OURS, ELSEWHERE, False)
         assert bench.clamps[OURS] == 0, "the path to the supernode takes all"

@@ -140,7 +140,7 @@ class EdgeDaemon(Daemon):
 
     def peer_mtu(self, mac: MacAddress) -> int | None:
         """Bytes of the largest packet that the present path to a peer takes; None: not measured yet."""
-        return self._path_mtu.limit(mac) if self._path_mtu is not None else None
+        return self._path_mtu.measured(mac) if self._path_mtu is not None else None
 
     @property
     def port_mapping(self) -> PortMapView:

@@ -255,8 +255,14 @@ class PathMtu:
             self._kinds = {view.mac: view.kind for view in self._peers() if view.kind != "unknown"}
         return self._kinds.get(mac)
 
-    def limit(self, mac: MacAddress) -> int | None:
-        """Bytes of the largest IP packet that the present path to a peer takes; None: not known."""
+    def measured(self, mac: MacAddress) -> int | None:
+        """Bytes of the largest IP packet that the present path to a peer takes; None: that was not measured."""
+        endpoint = self._direct.get(mac, self._supernode)
+        found = self._found.get(mac, {}).get(endpoint) if endpoint is not None else None
+        return self._limit(mac) if found is not None and found.mtu is not None else None
+
+    def _limit(self, mac: MacAddress) -> int | None:
+        """What is believed to be the largest IP packet that gets to a peer; None: nothing is known."""
         limits = []
         if mac not in self._direct or self._direct[mac] not in self._found.get(mac, {}):
             limits.append(self._relay)  # also of a direct path of which nothing is known yet
@@ -268,7 +274,7 @@ class PathMtu:
 
     def _fit(self, mac: MacAddress) -> None:
         """Tell the data plane what the peer's present path takes, if it is less than what hosts may send."""
-        limit = self.limit(mac)
+        limit = self._limit(mac)
         mtu = limit if limit is not None and limit < self._usual else 0
         if mtu != self._clamped.get(mac, 0):
             self._clamp(mac, mtu)
