@@ -52,6 +52,7 @@ BY_HAND = {
     "scripts/sanitize": "builds the extension twice more, for three minutes",
     "scripts/container-check": "needs podman, and some minutes",
     "vpnbench.py run": "not part of this project",
+    "sysctl -w": "for vpnbench.py alone, and it changes the whole machine",
 }
 
 

@@ -207,3 +207,38 @@ def test_where_the_plane_is_full_the_oldest_winner_in_no_use_goes() -> None:
         assert bench.birthdays.socket_for(places[3]) == 0
 
     run(main)
+
+
+def test_a_winner_whose_path_ended_is_given_up_unless_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our NAT may have moved it, and nobody could tell the peer where to: the first socket is what it knows."""
+
+    async def main(bench: Bench) -> None:
+        monkeypatch.setattr(birthday, "_KEPT", 0.05)
+        far = Wire()
+        endpoint = await met(bench, far)
+        bench.birthdays.peer_put(PEER, endpoint, True)
+        bench.birthdays.peer_put(PEER, endpoint, False)
+        bench.birthdays.peer_put(PEER, endpoint, True)
+        await asyncio.sleep(0.2)
+        assert bench.birthdays.socket_for(endpoint) == 1, "a cut for a moment"
+        bench.birthdays.peer_put(PEER, endpoint, False)
+        assert bench.birthdays.socket_for(endpoint) == 1
+        await until(lambda: not bench.live())
+        assert bench.birthdays.socket_for(endpoint) == 0
+        assert bench.plane.sockets == {}
+
+    run(main)
+
+
+def test_a_winner_that_nothing_comes_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(bench: Bench) -> None:
+        monkeypatch.setattr(birthday, "_PROVEN", 0.05)
+        far, other = Wire(), Wire()
+        endpoint = await met(bench, far)
+        used = await met(bench, other, PEERS[1])
+        bench.birthdays.peer_put(PEERS[1], used, True)
+        await until(lambda: len(bench.live()) == 1)
+        assert bench.birthdays.socket_for(endpoint) == 0
+        assert bench.birthdays.socket_for(used) != 0
+
+    run(main)

@@ -118,6 +118,23 @@ def test_two_ports_tell_what_the_nat_does(probe_sees: Endpoint, expected: str) -
     assert nat(driver) == [expected]
 
 
+def test_another_port_of_an_easy_nat_does_not_make_it_a_hard_one() -> None:
+    """What the second port saw was before: it is asked again."""
+    driver = edge()
+    driver.run_until(0.1)
+    answer(driver)
+    answer(driver, to=PROBE)
+    driver.run_until(1.2)
+    asked = len(questions(driver, PROBE))
+    answer(driver, seen=ELSEWHERE)
+    assert "hard" not in nat(driver)
+    driver.run_until(2.3)
+    assert len(questions(driver, PROBE)) == asked + 1
+    answer(driver, seen=ELSEWHERE)
+    answer(driver, to=PROBE, seen=ELSEWHERE)
+    assert set(nat(driver)) == {"easy"}
+
+
 def test_answers_that_were_not_asked_for_mean_nothing() -> None:
     driver = edge()
     driver.run_until(0.1)

@@ -235,6 +235,17 @@ def test_endpoints_tried_are_bounded() -> None:
     assert peer.endpoint in {c.endpoint for c in driver.view(peer.info).candidates}
 
 
+def test_a_search_tries_few_of_the_dead_endpoints_of_a_peer_whose_nat_moved() -> None:
+    driver, (peer,) = edge(1, seal=True)
+    dead = [Endpoint.of("198.51.100.9", 1000 + number) for number in range(9)]
+    for endpoint in dead:
+        driver.run_for(1.1)
+        peer.say(NoteKind.PING, "check", endpoint)
+    driver.run_until(200.0)
+    left = [c.endpoint for c in driver.view(peer.info).candidates if c.kind == "peer"]
+    assert left == dead[-3:]
+
+
 def test_a_pong_that_answers_nothing_changes_nothing() -> None:
     driver, (peer,) = edge(1)
     driver.run_until(3.0)

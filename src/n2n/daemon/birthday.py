@@ -29,6 +29,10 @@ _STEP: Final = 32
 _PACE: Final = 0.01
 #: Seconds that sockets wait at most, whatever the core says.
 _LONGEST: Final = 60.0
+#: Seconds for which a winner is kept whose path is not in use: it may be cut for a moment, or not be proven yet.  After
+#: that the peer is reached by the first socket again, of which it knows where it is seen.
+_KEPT: Final = 2.0
+_PROVEN: Final = 5.0
 #: Bytes of the longest datagram that is looked at: a ping (`MAX_CONTROL` of the plane).
 _DATAGRAM: Final = 4126
 #: Datagrams taken per turn of the loop.
@@ -85,11 +89,15 @@ class Birthdays:
         return next((sock for at, _, sock in self._winners.values() if at == endpoint), None)
 
     def peer_put(self, mac: MacAddress, endpoint: Endpoint, direct: bool) -> None:
-        """The peer's path is this one now: a winner on a path in use is not given up for another."""
+        """The peer's path is this one now: a winner on a path in use is not given up for another.
+
+        One whose path ended is given up soon: our NAT may have moved it, and where to, only the peer could tell.
+        """
+        before = self._direct.pop(mac, None)
         if direct:
             self._direct[mac] = endpoint
-        else:
-            self._direct.pop(mac, None)
+        elif mac in self._winners and before == self._winners[mac][0]:
+            self._loop.call_later(_KEPT, self._give_up_unused, mac, self._winners[mac][2])
 
     def peer_dropped(self, mac: MacAddress) -> None:
         """The peer is gone, and with it what was opened for it."""
@@ -168,6 +176,7 @@ class Birthdays:
         self._winners[mac] = endpoint, number, winner
         self._numbers[endpoint] = number
         self.counts["birthday_won"] += 1
+        self._loop.call_later(_PROVEN, self._give_up_unused, mac, winner)
         self._won(mac, endpoint, datagram)
 
     def _join(self, winner: socket.socket) -> int:
@@ -179,6 +188,12 @@ class Birthdays:
                     self._give_up(mac)
                     return self._plane.add_socket(winner.fileno())
             raise
+
+    def _give_up_unused(self, mac: MacAddress, winner: socket.socket) -> None:
+        """Its time is over, unless the peer is reached by it now."""
+        held = self._winners.get(mac)
+        if held is not None and held[2] is winner and self._direct.get(mac) != held[0]:
+            self._give_up(mac)
 
     def _give_up(self, mac: MacAddress) -> None:
         held = self._winners.pop(mac, None)

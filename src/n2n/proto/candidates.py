@@ -118,6 +118,11 @@ class Trial:
         """When it was pinged last, monotonic seconds."""
         return self._asked[-1].at if self._asked else None
 
+    def last_sign(self) -> float:
+        """When it answered last, else when it was pinged last; monotonic seconds, infinite for a new one."""
+        known = self.answered_at if self.answered_at is not None else self.asked_at
+        return math.inf if known is None else known
+
     def ask(self, token: Callable[[], str], now: Instant) -> str:
         """A ping is sent now; returns its check id."""
         if self._asked and self._asked[-1].relayed and not self._asked[-1].straight:

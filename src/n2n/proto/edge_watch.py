@@ -151,12 +151,15 @@ class Watch:
         answer = self._read(field, self._awaited)
         if answer is None:
             return
+        if answer.observed != self._seen:
+            if self._seen is not None and self._probe is not None:
+                # What the second port saw was before: together the two would look like a NAT that is hard.
+                self._seen_by_probe, self._probes_left = None, self._settings.probes
+            self._seen = answer.observed
+            self._judge(now)
         busy = now.mono - self._busy_at < self._settings.busy_for
         waiting = self._probe is not None and self._probes_left > 0
         self.due = now.mono + (self._settings.busy if busy or waiting else self._settings.idle)
-        if answer.observed != self._seen:
-            self._seen = answer.observed
-            self._judge(now)
         if not answer.known:
             self._watcher.supernode_forgot(now)
 

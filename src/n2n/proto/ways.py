@@ -32,6 +32,9 @@ __all__ = ["Todo", "Way"]
 
 #: An endpoint that answered so long ago (seconds) can take over from one that fell silent.
 _FRESH: Final = 2.0
+#: Endpoints that the peer was heard from and that do not answer any more, of which a search still tries so many: a NAT
+#: that gave another port each time leaves dead ones behind.
+_DEAD: Final = 3
 
 
 @dataclass(slots=True)
@@ -214,6 +217,7 @@ class Way:
 
     def start(self, now: Instant, *, call: bool = True) -> None:
         """Ping all candidates, from now on in rounds; what is in use stays so while it answers."""
+        self._forget_dead(now)
         self._started = self._explored = now.mono
         self._round = 0
         self._round_at = now.mono
@@ -224,6 +228,13 @@ class Way:
             self._tell("probing")
         else:
             self._check_at = now.mono
+
+    def _forget_dead(self, now: Instant) -> None:
+        fresh = {trial.endpoint for trial in self._fresh(now)} | {self.chosen}
+        dead = [one for one in self.trials.values() if one.kind is CandidateKind.PEER and one.endpoint not in fresh]
+        dead.sort(key=Trial.last_sign)
+        for trial in dead[:-_DEAD]:
+            del self.trials[trial.endpoint]
 
     def called(self, now: Instant, *, start: bool) -> None:
         """The peer asks us to search as well."""
