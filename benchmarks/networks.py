@@ -73,7 +73,7 @@ def _hosts(names: str = "ab", *, isolate: bool = False, mtu: int = 1500) -> Iter
         switch = lab.switch(mtu=mtu)
         for number, name in enumerate(names, start=1):
             lab.host(name).attach(switch, f"198.18.0.{number}/24").isolate(isolate and name in "ab")
-            ordinary_tcp(lab.host(name))
+            ordinary_tcp(lab.hosts[name])
         yield lab.hosts
 
 

@@ -30,10 +30,10 @@ RUNS: dict[str, tuple[list[str], set[str]]] = {
 
 
 def run(name: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / f"{name}.py"), "--rounds", "1", "--seconds", "0.3", *flags]
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--rounds", "1", "--seconds", "1", *flags]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.run(
-        [*command, "--output", str(folder)], capture_output=True, text=True, check=False, env=environment, timeout=240
+        [*command, "--output", str(folder)], capture_output=True, text=True, check=False, env=environment, timeout=120
     )
 
 
