@@ -37,6 +37,7 @@ def test_why_and_ping_tell_what_is_there() -> None:
         a.wait_path(b, "direct", PATIENCE)
         b.wait_path(a, "direct", PATIENCE)
         wait_until("both are known to go straight", lambda: (a.peer(b) or {})["their_path"] == "direct", PATIENCE)
+        wait_until("what b's NAT does is told", lambda: (a.peer(b) or {})["nat"] == "easy", PATIENCE)
         found = n2n(a, "why", "b")
         assert (found["verdict"], found["remedy"]) == ("direct", "")
         assert found["peer"]["nat"] == "easy"
