@@ -133,7 +133,9 @@ def build_graph(status: Mapping[str, Any], peers: Mapping[str, Any], state: Mapp
     shown = dict(islice(nodes.items(), MAX_NODES))
     seen_by = {mac: _seen(entry) for mac, entry in reachable.items() if mac in shown and mac in known}
     links = [_own_link(own, mac, peer, seen_by) for mac, peer in known.items() if own and mac in shown]
-    links += _others(seen_by, own, known)
+    pairs = _pairs(seen_by, own, known)
+    links += [_link(a, b, seen_by) for a, b in islice(pairs, max(MAX_LINKS - len(links), 0))]
+    count = sum(1 for mac in known if own and mac in shown) + len(pairs)
     return Graph(
         community=_text(status.get("community")) or _text(state.get("community")),
         at=_number(peers.get("at")) or 0.0,
@@ -141,7 +143,7 @@ def build_graph(status: Mapping[str, Any], peers: Mapping[str, Any], state: Mapp
         own=own,
         nodes=tuple(sorted(shown.values(), key=_place)),
         links=tuple(links[:MAX_LINKS]),
-        left_out=len(nodes) - len(shown) + max(len(links) - MAX_LINKS, 0),
+        left_out=len(nodes) - len(shown) + max(count - MAX_LINKS, 0),
     )
 
 
@@ -166,20 +168,23 @@ def _own_link(own: str, mac: str, peer: Mapping[str, Any], seen_by: Mapping[str,
     return Link(own, mac, kind, toward, own=True, about=peer)
 
 
-def _others(seen_by: Mapping[str, Mapping[str, bool]], own: str, known: Container[str]) -> list[Link]:
+def _pairs(seen_by: Mapping[str, Mapping[str, bool]], own: str, known: Container[str]) -> dict[tuple[str, str], None]:
+    """Any two of the others of which one has told how it sees the other, in the order in which they were told."""
     pairs: dict[tuple[str, str], None] = {}
     for mac, others in seen_by.items():
-        for other in others:
-            if other in known and own not in (mac, other) and mac != other:
-                pairs[min(mac, other), max(mac, other)] = None
-    links = []
-    for a, b in pairs:
-        there, back = seen_by.get(a, {}).get(b), seen_by.get(b, {}).get(a)
-        # Who has not told yet how it sees the other is taken to see it the same way.
-        there, back = (back if there is None else there), (there if back is None else back)
-        kind, toward = _judge(a, b, there=bool(there), back=bool(back))
-        links.append(Link(a, b, kind, toward, own=False, about={}))
-    return links
+        if mac != own:
+            for other in others:
+                if other in known and other not in (own, mac):
+                    pairs[(mac, other) if mac < other else (other, mac)] = None
+    return pairs
+
+
+def _link(a: str, b: str, seen_by: Mapping[str, Mapping[str, bool]]) -> Link:
+    there, back = seen_by.get(a, {}).get(b), seen_by.get(b, {}).get(a)
+    # Who has not told yet how it sees the other is taken to see it the same way.
+    there, back = (back if there is None else there), (there if back is None else back)
+    kind, toward = _judge(a, b, there=bool(there), back=bool(back))
+    return Link(a, b, kind, toward, own=False, about={})
 
 
 def _judge(a: str, b: str, *, there: bool, back: bool) -> tuple[Kind, str]:
