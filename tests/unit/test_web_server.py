@@ -161,14 +161,14 @@ def test_pages_of_200_members_come_within_100_ms_whatever_the_supernode_does(sup
     pages = EdgePages(methods)
     with served(pages.answer) as (where, _):
         for path in PATHS:
-            waited = []
+            taken = []
             for _ in range(20):  # of a busy machine the quickest counts: what waits for something is never quick
-                start = time.monotonic() - time.process_time()
+                start = time.monotonic()
                 assert get(where, path)[0].status == 200
-                waited.append(time.monotonic() - time.process_time() - start)  # how fast it computes is not asked here
-                if waited[-1] < 0.1:
+                taken.append(time.monotonic() - start)
+                if taken[-1] < 0.1:
                     break
-            assert min(waited) < 0.1, path
+            assert min(taken) < 0.1, path
         loop = pages._state._task.get_loop()  # type: ignore[union-attr]
         asyncio.run_coroutine_threadsafe(pages.close(), loop).result(20)
 

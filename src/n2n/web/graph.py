@@ -197,7 +197,8 @@ def _judge(a: str, b: str, *, there: bool, back: bool) -> tuple[Kind, str]:
 
 def _seen(entry: Mapping[str, Any]) -> dict[str, bool]:
     """Whom an edge reaches directly (True) or does not, by MAC address."""
-    return {_text(peer.get("mac")): peer.get("status") in _DIRECT for peer in _entries(entry, "peers")}
+    peers = _entries(entry, "peers")
+    return {mac: peer.get("status") in _DIRECT for peer in peers if isinstance(mac := peer.get("mac"), str)}
 
 
 def _entries(answer: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
